@@ -1,0 +1,109 @@
+"""The run folder: everything that a run writes, and all that is needed to continue it.
+
+config.yaml        the resolved recipe
+environment.json   hardware, versions, commit, command
+records.jsonl      one line per `log_every` steps
+samples/           grids of fixed captions and noise
+checkpoints/       the last two
+results/           one JSON file per evaluation
+tensorboard/       the same records for TensorBoard
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from t2ilib.errors import InputError
+from t2ilib.files import RUNS, write_text
+from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
+from t2ilib.training.recipe import Recipe, load_recipe
+
+KEPT = 2
+
+
+class Run:
+    """A run folder; `Run.create` makes or continues one, `Run.open` reads one."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @classmethod
+    def create(cls, folder: str | Path, recipe: Recipe) -> "Run":
+        """Make the folder, or continue it when its recipe is the same but for the number of steps.
+
+        Raises InputError when the folder holds a run of another recipe.
+        """
+        run = cls(folder)
+        config = run.folder / "config.yaml"
+        if config.is_file():
+            old = load_recipe(config)
+            same = recipe.override(**{"training.steps": old.training.steps, "about": old.about})
+            if same != old:
+                raise InputError(f"{run.folder}: holds a run of another recipe; choose another folder or remove it")
+        write_text(config, recipe.to_yaml())
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open an existing run by path, or by its name under the folder of runs."""
+        for candidate in (Path(folder), RUNS / folder):
+            if (candidate / "config.yaml").is_file():
+                return cls(candidate)
+        raise InputError(f"{folder}: not a run folder (no config.yaml); runs lie in {RUNS}")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the folder was written with."""
+        return load_recipe(self.folder / "config.yaml")
+
+    def records(self) -> list[dict]:
+        """Return the records so far; a last line that a kill cut short is left out."""
+        path = self.folder / "records.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line]
+
+    def append(self, record: Mapping) -> None:
+        """Add one record to `records.jsonl`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "records.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records later than `step`: the run continues from there."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        write_text(self.folder / "records.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+
+    def checkpoints(self) -> list[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step_*.safetensors"))
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
+        """Write the checkpoint of `step`, then remove all but the last two."""
+        path = self.folder / "checkpoints" / f"step_{step:08d}.safetensors"
+        write_checkpoint(path, tensors, {**about, "step": step, "recipe": asdict(self.recipe)})
+        for old in self.checkpoints()[:-KEPT]:
+            old.unlink()
+        return path
+
+    def restore(self) -> tuple[dict[str, Tensor], dict, Path] | None:
+        """Return tensors, `about` and path of the newest whole checkpoint, or None when there is none.
+
+        A damaged newest file is passed over for the one before it; when none is whole, the InputError says so.
+        """
+        damage = None
+        for path in reversed(self.checkpoints()):
+            try:
+                return (*read_checkpoint(path), path)
+            except InputError as error:
+                damage = damage or error
+        if damage:
+            raise damage
+        return None
