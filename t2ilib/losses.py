@@ -1,0 +1,54 @@
+"""Adversarial and reconstruction losses: pure functions from tensors to scalars.
+
+All compute in float32 whatever the precision of the networks, so they are safe under bfloat16 autocast.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def binary_cross_entropy(logits: Tensor, target: float) -> Tensor:
+    """Mean of -[y log s(l) + (1 - y) log(1 - s(l))] over logits l of any shape, s the sigmoid, y = `target` in [0, 1].
+
+    Taken from the logits, it is exact where the sigmoid itself rounds to 0 or 1.
+    """
+    logits = logits.float()
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def gan_discriminator(
+    real: Tensor, fake: Tensor, mismatched: Tensor | None = None, smoothing: float = 1.0, negative: float = 1.0
+) -> dict[str, Tensor]:
+    """Terms that the discriminator minimises; all arguments are logits (B,). Reed et al. 2016, algorithm 1.
+
+    L_D = BCE(real, smoothing) + negative * [BCE(fake, 0) + BCE(mismatched, 0)]
+
+    `mismatched` scores real pictures beside another picture's caption (the CLS term; absent when None). A `smoothing`
+    of 0.9 is one-sided label smoothing (Salimans et al. 2016, section 3.4); the paper of GAN-CLS has `negative` = 1/2.
+    """
+    terms = {"real": binary_cross_entropy(real, smoothing), "fake": negative * binary_cross_entropy(fake, 0.0)}
+    if mismatched is not None:
+        terms["mismatched"] = negative * binary_cross_entropy(mismatched, 0.0)
+    return terms
+
+
+def gan_generator(fake: Tensor) -> Tensor:
+    """-mean log s(fake), which the generator minimises; `fake` are logits (B,). Goodfellow et al. 2014, section 3.
+
+    The non-saturating form: its gradient is largest where the discriminator is sure of a fake.
+    """
+    return binary_cross_entropy(fake, 1.0)
+
+
+def feature_matching(fake: Tensor, real: Tensor) -> Tensor:
+    """mean_f (mean_b fake - mean_b real)^2 over features (B, ...), which the generator minimises.
+
+    Salimans et al. 2016, section 3.1 (there a sum over features, here their mean). No gradient reaches `real`.
+    """
+    return F.mse_loss(fake.float().mean(0), real.detach().float().mean(0))
+
+
+def l1(fake: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference of two pictures (B, 3, H, W) in [-1, 1]; the generator minimises it."""
+    return F.l1_loss(fake.float(), real.float())

@@ -1,0 +1,169 @@
+"""GAN-CLS: a DCGAN that reads a sentence (Reed et al. 2016, https://arxiv.org/abs/1605.05396, figure 2).
+
+Both networks project the sentence feature to 128 numbers. The generator upsamples noise and condition by transposed
+convolutions; the discriminator downsamples the picture to 4x4, lays the condition over that map and gives one logit.
+It learns from three kinds of pairs: real picture with its caption, fake with its caption, and real picture of another
+class with this caption (CLS). Without the third it could ignore the text, and the generator then would, too.
+
+Defaults are the stabilised reimplementation's, from which the course's numbers come. Differences of that released
+code from the paper, which are options here: it smooths the real label to 0.9 and adds feature matching and L1 to the
+generator's loss (paper: 1, 0, 0), and it does not halve the two negative terms (`halve_negatives`).
+Differences of ours from the released code: the logit is not squashed, the losses do that exactly; fakes are made
+without gradient in the discriminator's step (same numbers, less work); a sample is not similar to itself in minibatch
+discrimination (`self_term` of `MinibatchSimilarity` is the released behaviour).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2ilib import losses
+from t2ilib.errors import InputError
+from t2ilib.models.layers import MinibatchSimilarity, TextProjection, initialise_dcgan
+from t2ilib.models.system import System
+
+
+@dataclass(frozen=True)
+class GANCLSConfig:
+    """Hyper-parameters; the defaults are the released code's."""
+
+    image_size: int = 64  # pixels; 32 and 128 have one stage less and one more
+    noise_dim: int = 100  # Z
+    embedding_dim: int = 1024  # D, the char-CNN-RNN's sentence feature
+    projected_dim: int = 128  # P, the condition that each network makes of it
+    ngf: int = 64  # generator channels before the picture; doubled with every stage down to 4x4
+    ndf: int = 64  # discriminator channels after its first convolution; doubled with every stage
+    lr: float = 2e-4  # Adam, both networks
+    betas: tuple[float, float] = (0.5, 0.999)  # Adam
+    batch_size: int = 64
+    smoothing: float = 0.9  # label of real pairs; paper 1
+    feature_matching: float = 100.0  # weight; paper 0
+    l1: float = 50.0  # weight; paper 0
+    mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
+    halve_negatives: bool = False  # paper True
+    interpolation: bool = False  # GAN-INT: the generator also answers captions between two captions
+    beta: float = 0.5  # GAN-INT: share of the first caption
+    minibatch_discrimination: bool = False  # similarities within the batch help the discriminator see mode collapse
+    text: bool = True  # False: vanilla GAN, both networks ignore the sentence
+
+    def __post_init__(self) -> None:
+        """Raise InputError for sizes that the networks cannot have."""
+        if self.image_size not in (32, 64, 128):
+            raise InputError(f"image_size = {self.image_size}: GAN-CLS draws 32, 64 or 128 pixels")
+        for name in ("noise_dim", "embedding_dim", "projected_dim", "ngf", "ndf"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "GANCLSConfig":
+        """Return sizes for tests: 32 pixels, a few thousand parameters."""
+        sizes = {"image_size": 32, "noise_dim": 8, "embedding_dim": 16, "projected_dim": 8, "ngf": 8, "ndf": 8}
+        return cls(**{**sizes, "batch_size": 4, **changes})
+
+    @property
+    def condition_dim(self) -> int:
+        """Length of the condition that a network gets: 0 without text."""
+        return self.projected_dim if self.text else 0
+
+    def channels(self, first: int) -> list[int]:
+        """Return channels per stage from the largest map to 4x4: `first`, doubled each time."""
+        return [first * 2**stage for stage in range(self.image_size.bit_length() - 3)]
+
+
+class Generator(nn.Module):
+    """Noise (B, Z) and sentence features (B, D) to pictures (B, 3, H, H) in [-1, 1]."""
+
+    def __init__(self, config: GANCLSConfig):
+        super().__init__()
+        self.projection = TextProjection(config.embedding_dim, config.projected_dim) if config.text else None
+        widths = config.channels(config.ngf)[::-1]
+        stages = [nn.ConvTranspose2d(config.condition_dim + config.noise_dim, widths[0], 4, 1, 0, bias=False)]
+        for width, following in zip(widths, [*widths[1:], 3], strict=True):
+            stages += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, following, 4, 2, 1, bias=False)]
+        self.stages = nn.Sequential(*stages, nn.Tanh())
+        self.apply(initialise_dcgan)
+
+    def forward(self, noise: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Return pictures; `embedding` is not read by a network without text."""
+        if self.projection is not None:
+            noise = torch.cat([self.projection(embedding), noise], 1)  # (B, P + Z)
+        return self.stages(noise[:, :, None, None])  # 1x1 -> 4x4 -> 8x8 ... -> HxH
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, 3, H, H) and sentence features (B, D) to logits (B,) and features (B, C, 4, 4)."""
+
+    def __init__(self, config: GANCLSConfig):
+        super().__init__()
+        widths = config.channels(config.ndf)
+        stages = [nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        for width, following in pairwise(widths):
+            stages += [nn.Conv2d(width, following, 4, 2, 1, bias=False), nn.BatchNorm2d(following), nn.LeakyReLU(0.2)]
+        self.stages = nn.Sequential(*stages)
+        self.projection = TextProjection(config.embedding_dim, config.projected_dim) if config.text else None
+        self.head = nn.Conv2d(widths[-1] + config.condition_dim, 1, 4, bias=False)
+        self.similarity = None
+        if config.minibatch_discrimination:
+            self.similarity = nn.Sequential(
+                MinibatchSimilarity(widths[-1] * 16, 128, 16), nn.Linear(128, 1, bias=False)
+            )
+        self.apply(initialise_dcgan)
+
+    def forward(self, image: Tensor, embedding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (logits, features): a positive logit says that the picture is real and fits the sentence."""
+        features = self.stages(image)  # (B, C, 4, 4)
+        joint = features
+        if self.projection is not None:
+            condition = self.projection(embedding)[:, :, None, None].expand(-1, -1, 4, 4)
+            joint = torch.cat([features, condition], 1)  # (B, C + P, 4, 4)
+        logits = self.head(joint).flatten()  # (B,)
+        if self.similarity is not None:  # one linear layer over map and similarities, written as two
+            logits = logits + self.similarity(features).flatten()
+        return logits, features
+
+
+class GANCLS(System):
+    """GAN-CLS, GAN-INT, both, or the vanilla GAN: see `GANCLSConfig`."""
+
+    Config = GANCLSConfig
+
+    def __init__(self, config: GANCLSConfig | None = None):
+        config = config or GANCLSConfig()
+        super().__init__(config, Generator(config), Discriminator(config))
+
+    def discriminator_loss(self, batch: Any) -> dict[str, Tensor]:
+        """Return the terms `real`, `fake` and, with CLS, `mismatched`: minimised over the discriminator."""
+        with torch.no_grad():
+            fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
+        real, _ = self.discriminator(batch.images, batch.sentence)
+        fake, _ = self.discriminator(fakes, batch.sentence)
+        mismatched = None
+        if self.config.mismatched and self.config.text:
+            mismatched, _ = self.discriminator(batch.mismatched, batch.sentence)
+        negative = 0.5 if self.config.halve_negatives else 1.0
+        return losses.gan_discriminator(real, fake, mismatched, self.config.smoothing, negative)
+
+    def generator_loss(self, batch: Any) -> dict[str, Tensor]:
+        """Return the terms `adversarial`, `feature_matching`, `l1`, `interpolated` in use: minimised over G."""
+        fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
+        logits, features = self.discriminator(fakes, batch.sentence)
+        terms = {"adversarial": losses.gan_generator(logits)}
+        if self.config.feature_matching:
+            with torch.no_grad():
+                _, real = self.discriminator(batch.images, batch.sentence)
+            terms["feature_matching"] = self.config.feature_matching * losses.feature_matching(features, real)
+        if self.config.l1:
+            terms["l1"] = self.config.l1 * losses.l1(fakes, batch.images)
+        if self.config.interpolation and self.config.text:
+            terms["interpolated"] = self.interpolated_loss(batch.sentence)
+        return terms
+
+    def interpolated_loss(self, sentence: Tensor) -> Tensor:
+        """GAN-INT's term, equation 5: pictures for beta t1 + (1 - beta) t2, which no real one shows, shall fit it."""
+        between = torch.lerp(sentence.roll(1, 0), sentence, self.config.beta)
+        fakes = self.generator(self.noise(len(between), device=between.device), between)
+        logits, _ = self.discriminator(fakes, between)
+        return losses.gan_generator(logits)

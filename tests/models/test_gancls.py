@@ -1,0 +1,172 @@
+"""GAN-CLS: shapes, options and the effect of each loss term. That it equals the released code: test_official.py."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from t2ilib import models
+from t2ilib.models.gancls import GANCLS, GANCLSConfig
+from t2ilib.models.layers import MinibatchSimilarity, TextProjection
+
+
+def make(**changes) -> GANCLS:
+    torch.manual_seed(0)
+    return GANCLS(GANCLSConfig.tiny(**changes))
+
+
+def make_batch(system: GANCLS, count: int = 4) -> SimpleNamespace:
+    config, size = system.config, system.config.image_size
+    torch.manual_seed(1)
+    images, mismatched = (torch.rand(count, 3, size, size) * 2 - 1 for _ in range(2))
+    return SimpleNamespace(images=images, mismatched=mismatched, sentence=torch.randn(count, config.embedding_dim))
+
+
+def test_parameter_counts_of_the_paper_size():
+    system = models.build("gancls")
+    counts = [sum(p.numel() for p in net.parameters()) for net in (system.generator, system.discriminator)]
+    assert counts == [4_756_736, 2_899_072]
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("text", [True, False])
+def test_shapes(size, text):
+    system = make(image_size=size, text=text)
+    batch = make_batch(system, 2)
+    pictures = system.generator(system.noise(2), batch.sentence)
+    assert pictures.shape == (2, 3, size, size)
+    logits, features = system.discriminator(pictures, batch.sentence)
+    assert logits.shape == (2,)
+    assert features.shape == (2, size, 4, 4)  # ndf = 8, doubled until 4x4
+
+
+def test_initial_weights_are_dcgans():
+    system = models.build("gancls")
+    kernel = system.generator.stages[0].weight
+    assert kernel.std().item() == pytest.approx(0.02, rel=0.02)
+    scales = torch.cat([m.weight for m in system.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert scales.mean().item() == pytest.approx(1, abs=0.005)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.1)
+    assert all(not m.bias.any() for m in system.modules() if isinstance(m, nn.Linear | nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_text_matters_only_with_text(network):
+    for text in (True, False):
+        system = make(text=text).eval()
+        batch = make_batch(system)
+        inputs = system.noise(4) if network == "generator" else batch.images
+        outputs = [getattr(system, network)(inputs, s) for s in (batch.sentence, batch.sentence.flip(0))]
+        first, second = [out if network == "generator" else out[0] for out in outputs]
+        assert torch.equal(first, second) is not text
+
+
+def test_terms_follow_the_options():
+    batch = make_batch(make())
+    assert list(make().discriminator_loss(batch)) == ["real", "fake", "mismatched"]
+    assert list(make(mismatched=False).discriminator_loss(batch)) == ["real", "fake"]
+    assert list(make(text=False).discriminator_loss(batch)) == ["real", "fake"]
+    assert list(make().generator_loss(batch)) == ["adversarial", "feature_matching", "l1"]
+    assert list(make(feature_matching=0.0, l1=0.0).generator_loss(batch)) == ["adversarial"]
+    assert list(make(interpolation=True).generator_loss(batch))[-1] == "interpolated"
+    assert "interpolated" not in make(interpolation=True, text=False).generator_loss(batch)
+
+
+def test_discriminator_terms_by_hand():
+    """The real term sees pictures, the mismatched one the other class's, both beside the same sentences."""
+    system = make(smoothing=0.8)
+    batch = make_batch(system)
+    terms = system.discriminator_loss(batch)
+    for name, images, label in (("real", batch.images, 0.8), ("mismatched", batch.mismatched, 0.0)):
+        probability = system.discriminator(images, batch.sentence)[0].sigmoid()
+        torch.testing.assert_close(terms[name], F.binary_cross_entropy(probability, torch.full((4,), label)))
+
+
+def test_the_paper_halves_the_negative_terms():
+    released, paper = make(), make(halve_negatives=True)
+    batch = make_batch(released)
+    terms = []
+    for system in (released, paper):
+        torch.manual_seed(2)
+        terms.append(system.discriminator_loss(batch))
+    for name, share in (("real", 1.0), ("fake", 0.5), ("mismatched", 0.5)):
+        torch.testing.assert_close(terms[1][name], share * terms[0][name])
+
+
+def test_generator_terms_are_weighted():
+    light, heavy = make(feature_matching=1.0, l1=1.0), make(feature_matching=7.0, l1=3.0)
+    batch = make_batch(light)
+    terms = []
+    for system in (light, heavy):
+        torch.manual_seed(2)
+        terms.append(system.generator_loss(batch))
+    for name, factor in (("adversarial", 1.0), ("feature_matching", 7.0), ("l1", 3.0)):
+        torch.testing.assert_close(terms[1][name], factor * terms[0][name])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
+def test_interpolation_lies_between_a_sentence_and_its_neighbour(beta, monkeypatch):
+    system = make(interpolation=True, beta=beta)
+    sentence = make_batch(system).sentence
+    seen = []
+    forward = system.generator.forward
+    monkeypatch.setattr(system.generator, "forward", lambda noise, text: seen.append(text) or forward(noise, text))
+    loss = system.interpolated_loss(sentence)
+    expected = torch.stack([beta * sentence[i] + (1 - beta) * sentence[i - 1] for i in range(4)])
+    torch.testing.assert_close(seen[0], expected)
+    loss.backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in system.generator.parameters())
+
+
+def naive_similarity(features: torch.Tensor, tensor: torch.Tensor, kernels: int, self_term: bool) -> torch.Tensor:
+    rows = (features.flatten(1) @ tensor).reshape(len(features), kernels, -1)
+    similarity = torch.zeros(len(features), kernels)
+    for i in range(len(features)):
+        for j in range(len(features)):
+            for kernel in range(kernels):
+                if self_term or i != j:
+                    similarity[i, kernel] += torch.exp(-(rows[i, kernel] - rows[j, kernel]).abs().sum())
+    return similarity
+
+
+@pytest.mark.parametrize("self_term", [False, True])
+def test_minibatch_similarity_equals_naive(self_term):
+    torch.manual_seed(0)
+    layer, features = MinibatchSimilarity(32, 5, 3, self_term), torch.randn(4, 2, 4, 4)
+    torch.testing.assert_close(layer(features), naive_similarity(features, layer.tensor, 5, self_term))
+
+
+def test_minibatch_similarity_is_alive_at_the_start_and_sees_collapse():
+    torch.manual_seed(0)
+    layer, features = MinibatchSimilarity(8192), torch.randn(8, 8192, requires_grad=True)
+    diverse = layer(features)
+    assert 0.1 < diverse.mean() / 7 < 0.9  # seven others, each about exp(-1) away
+    diverse.sum().backward()
+    assert features.grad.abs().sum() > 0
+    torch.testing.assert_close(layer(features[:1].expand(8, -1)), torch.full((8, 128), 7.0))
+    assert not layer(features[:1]).any()  # alone in its batch
+
+
+def test_minibatch_discrimination_makes_logits_depend_on_the_batch():
+    for option in (False, True):
+        system = make(minibatch_discrimination=option).eval()
+        batch = make_batch(system)
+        together = system.discriminator(batch.images, batch.sentence)[0][:2]
+        apart = system.discriminator(batch.images[:2], batch.sentence[:2])[0]
+        assert torch.allclose(together, apart, rtol=0, atol=1e-6) is not option
+
+
+def test_minibatch_discrimination_trains():
+    system = make(minibatch_discrimination=True)
+    sum(system.discriminator_loss(make_batch(system)).values()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in system.discriminator.parameters())
+
+
+def test_text_projection_is_linear_norm_leaky():
+    torch.manual_seed(0)
+    layer, sentence = TextProjection(6, 3), torch.randn(50, 6)
+    linear = sentence @ layer[0].weight.T + layer[0].bias
+    normal = (linear - linear.mean(0)) / (linear.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(layer(sentence), torch.where(normal > 0, normal, 0.2 * normal))
