@@ -1,0 +1,96 @@
+"""Captioned images from every source, packed once and reopened from then on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from t2ilib import files
+from t2ilib.data.captioned import CaptionedImages, is_packed, open_packed, pack
+from t2ilib.data.cub import import_cub
+from t2ilib.data.folder import METADATA, import_folder
+from t2ilib.errors import InputError
+
+__all__ = ["CaptionedImages", "import_cub", "import_folder", "load", "open_packed", "pack"]
+
+ACCEPTED = (
+    '"toy", a packed set, a folder or zip with metadata.jsonl, or a folder with CUB_200_2011/ and text/ (AttnGAN\'s)'
+)
+
+
+def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
+    """Return the captioned images of `source` at `size` x `size` pixels.
+
+    `source` is "toy" (options: train, validation, test, seed), a packed set, a folder or zip with `metadata.jsonl`, or
+    CUB-200-2011 in AttnGAN's layout (options of both: allow_missing). All but packed sets are packed at first under
+    DATA/packed, and again when the source has changed; later calls open what is there. Raises `InputError`.
+    """
+    if source == "toy":
+        return _load_toy(size, options)
+    path = Path(source).expanduser()
+    if is_packed(path):
+        return _open_at(path, size, options)
+    importer = _importer(path, source)
+    _check_options(options, ("allow_missing",), source)
+    key = [str(path.resolve()), *_fingerprint(path), size, options]
+    return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
+
+
+def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
+    if path.is_dir() and (path / "CUB_200_2011").is_dir():
+        return import_cub
+    if path.is_file() or any(path.glob(METADATA)) or any(path.glob(f"*/{METADATA}")):
+        return import_folder
+    what = "holds no data set that is known" if path.exists() else "no such source"
+    raise InputError(f"{source}: {what}; give {ACCEPTED}")
+
+
+def _load_toy(size: int, options: dict) -> CaptionedImages:
+    from t2ilib.data import toy  # noqa: PLC0415, only this source needs the renderer
+
+    _check_options(options, ("train", "validation", "test", "seed"), "toy")
+    key = [getattr(toy, "VERSION", 0), size, options]
+    return _packed_once(f"toy-{size}-{_short(key)}", lambda: toy.toy_birds(size=size, **options))
+
+
+def _open_at(path: Path, size: int, options: dict) -> CaptionedImages:
+    _check_options(options, (), path)
+    dataset = open_packed(path)
+    if dataset.size != size:
+        raise InputError(f"{path}: packed at {dataset.size} pixels, not {size}; ask for that size or pack again")
+    return dataset
+
+
+def _packed_once(name: str, make: Callable[[], CaptionedImages]) -> CaptionedImages:
+    folder = files.DATA / "packed" / name
+    if not is_packed(folder):
+        pack(make(), folder)
+    return open_packed(folder)
+
+
+def _check_options(options: dict, known: tuple[str, ...], source: object) -> None:
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"{source}: unknown option {unknown[0]!r}; known: {', '.join(known) or 'none'}")
+
+
+def _short(key: object) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _fingerprint(path: Path) -> Iterator[str]:
+    """Yield what changes when a file of the source does: a hash over names, sizes and times of change."""
+    digest = hashlib.sha256()
+    for name, size, changed in sorted(_states(path)):
+        digest.update(f"{name}\0{size}\0{changed}\n".encode())
+    yield digest.hexdigest()
+
+
+def _states(path: Path) -> Iterator[tuple[str, int, int]]:
+    if path.is_file():
+        yield path.name, path.stat().st_size, path.stat().st_mtime_ns
+    for folder, _, names in os.walk(path):
+        for file in (os.path.join(folder, name) for name in names):
+            if os.path.exists(file):  # links may lead nowhere
+                yield file, os.stat(file).st_size, os.stat(file).st_mtime_ns

@@ -1,0 +1,226 @@
+"""Captioned images, the one form in which every data set reaches the rest of the library, and its packed form on disk.
+
+A *packed set* is a folder of three files: `images.npy` (one uint8 array, memory-mapped when opened), `captions.jsonl`
+(one object per picture) and `meta.json` (format version, counts, names, where the pictures came from).
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from t2ilib.errors import InputError
+
+FORMAT = "t2ilib-packed"
+VERSION = 1
+ABANDONED_SECONDS = 24 * 3600
+IMAGES, CAPTIONS, META = "images.npy", "captions.jsonl", "meta.json"
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """N pictures of one size, each with at least one caption, a class and a split.
+
+    The fields are checked against each other; a mismatch raises `InputError`.
+    """
+
+    images: np.ndarray  # (N, H, W, 3) uint8 RGB, in memory or memory-mapped
+    captions: list[list[str]]  # N lists of at least one caption
+    class_ids: np.ndarray  # (N,) int64, indices into class_names
+    splits: np.ndarray  # (N,) str: "train", "validation" or "test"
+    class_names: list[str]
+    attributes: np.ndarray | None = None  # (N, A) int64 value indices; toy birds only
+    source: dict = field(default_factory=dict)  # where the pictures came from, with checksums
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other."""
+        count = len(self.images)
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
+            shape, kind = self.images.shape, self.images.dtype
+            raise InputError(f"images: {kind} of shape {shape}; expected uint8 of shape (N, H, W, 3)")
+        columns = {"captions": self.captions, "class_ids": self.class_ids, "splits": self.splits}
+        if self.attributes is not None:
+            columns["attributes"] = self.attributes
+        for name, column in columns.items():
+            if len(column) != count:
+                raise InputError(f"{name}: {len(column)} entries for {count} pictures; give one per picture")
+        if not all(self.captions):
+            first = next(i for i, row in enumerate(self.captions) if not row)
+            raise InputError(f"captions: picture {first} has none; every picture needs at least one")
+        if count and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
+            raise InputError(f"class_ids: outside 0..{len(self.class_names) - 1}, the classes that are named")
+
+    def __len__(self) -> int:
+        """Return the number of pictures N."""
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """Height of the pictures in pixels."""
+        return self.images.shape[1]
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "CaptionedImages":
+        """Return the pictures at `indices`, in that order (their pixels are copied into memory)."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            images=np.asarray(self.images[indices]),
+            captions=[self.captions[i] for i in indices],
+            class_ids=self.class_ids[indices],
+            splits=self.splits[indices],
+            attributes=None if self.attributes is None else self.attributes[indices],
+        )
+
+    def split(self, name: str) -> "CaptionedImages":
+        """Return the pictures of one split; `InputError` names the splits there are when it is empty."""
+        indices = np.flatnonzero(self.splits == name)
+        if not len(indices):
+            there = ", ".join(sorted(set(self.splits.tolist()))) or "none"
+            raise InputError(f"split {name!r}: no pictures; this set has: {there}")
+        return self.subset(indices)
+
+
+def pack(dataset: CaptionedImages, folder: str | Path) -> None:
+    """Write `dataset` as a packed set at `folder`, whole or not at all, replacing a packed set that is there.
+
+    Raises `InputError` when `folder` holds something else than a packed set.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (is_packed(folder) or (folder.is_dir() and not any(folder.iterdir()))):
+        raise InputError(f"{folder}: holds something else than a packed set; choose another folder")
+    with _temporary_beside(folder) as temporary:
+        np.save(temporary / IMAGES, dataset.images)
+        (temporary / CAPTIONS).write_text("".join(_rows(dataset)), encoding="utf-8")
+        (temporary / META).write_text(json.dumps(_meta(dataset), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name in (IMAGES, CAPTIONS, META):
+            with open(temporary / name, "rb+") as file:
+                os.fsync(file.fileno())
+        _swap(temporary, folder)
+
+
+def is_packed(folder: str | Path) -> bool:
+    """Say whether `folder` looks like a packed set, damaged or not."""
+    folder = Path(folder)
+    return (folder / META).is_file() and any((folder / name).exists() for name in (IMAGES, CAPTIONS))
+
+
+def open_packed(folder: str | Path) -> CaptionedImages:
+    """Open a packed set with its pictures memory-mapped; `InputError` names what is damaged, and the remedy."""
+    folder = Path(folder)
+    meta = _read_meta(folder)
+    images = _read_images(folder / IMAGES, (meta["count"], meta["size"], meta["size"], 3))
+    rows = _read_rows(folder / CAPTIONS, meta["count"])
+    try:
+        return CaptionedImages(
+            images=images,
+            captions=[row["captions"] for row in rows],
+            class_ids=np.array([row["class_id"] for row in rows], dtype=np.int64),
+            splits=np.array([row["split"] for row in rows], dtype=np.str_),
+            class_names=meta["class_names"],
+            attributes=np.array([row["attributes"] for row in rows], dtype=np.int64) if meta["attributes"] else None,
+            source=meta["source"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / CAPTIONS, f"{type(error).__name__}: {error}") from error
+
+
+def _rows(dataset: CaptionedImages) -> Iterator[str]:
+    for index, captions in enumerate(dataset.captions):
+        row = {"captions": captions, "class_id": int(dataset.class_ids[index]), "split": str(dataset.splits[index])}
+        if dataset.attributes is not None:
+            row["attributes"] = dataset.attributes[index].tolist()
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _meta(dataset: CaptionedImages) -> dict:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "count": len(dataset),
+        "size": dataset.size,
+        "class_names": list(dataset.class_names),
+        "attributes": dataset.attributes is not None,
+        "source": dataset.source,
+    }
+
+
+def _swap(new: Path, folder: Path) -> None:
+    retired = new.with_suffix(".old.part")
+    if folder.exists():
+        folder.rename(retired)
+    new.rename(folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what packing into `folder` left over a day ago, when the process was killed outright."""
+    for left in folder.parent.glob(f".{folder.name}.*.part"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _temporary_beside(folder: Path) -> Iterator[Path]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+    finally:  # also on Ctrl-C; after the rename there is nothing to remove
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: {what}; delete the folder {path.parent} and pack its source again")
+
+
+def _read_meta(folder: Path) -> dict:
+    path = folder / META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first") from None
+    except ValueError as error:
+        raise _damaged(path, f"not JSON ({error})") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise InputError(f"{path}: not the metadata of a packed set; choose another folder")
+    if meta.get("version") != VERSION:
+        raise _damaged(path, f"packed-set version {meta.get('version')!r}, this library reads {VERSION}")
+    kinds = {"count": int, "size": int, "class_names": list, "attributes": bool, "source": dict}
+    for key, kind in kinds.items():
+        if not isinstance(meta.get(key), kind):
+            raise _damaged(path, f"entry {key!r} is missing or not a {kind.__name__}")
+    return meta
+
+
+def _read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise _damaged(path, "missing") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise _damaged(path, f"cannot be read ({error})") from error
+    if images.shape != shape or images.dtype != np.uint8:
+        raise _damaged(path, f"{images.dtype} of shape {images.shape}, {META} says uint8 of shape {shape}")
+    return images
+
+
+def _read_rows(path: Path, count: int) -> list[dict]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # captions may hold other line separators
+        rows = [json.loads(line) for line in lines if line]
+    except FileNotFoundError:
+        raise _damaged(path, "missing") from None
+    except ValueError as error:
+        raise _damaged(path, f"not JSON lines ({error})") from error
+    if len(rows) != count:
+        raise _damaged(path, f"{len(rows)} pictures, {META} says {count}")
+    return rows
