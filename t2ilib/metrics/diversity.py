@@ -1,0 +1,33 @@
+"""Diversity per caption: how much do pictures of one caption differ when only the noise changes?
+
+A generator that ignores its noise draws one picture per caption and can still have a good Frechet distance and
+R-precision over many captions; this number shows it.
+"""
+
+import numpy as np
+
+from t2ilib.errors import InputError
+
+
+def diversity(features: np.ndarray, reference: np.ndarray | None = None) -> float:
+    """Mean Euclidean distance between the K pictures of one caption, averaged over captions.
+
+    `features` (captions, K, F). With `reference` (N, F), features of real pictures of all kinds, the distance is
+    divided by the mean distance between those: 0 is one picture per caption, 1 is as varied as the whole real set
+    (more than a caption should leave open). Raises `InputError` for K < 2 and for values that are not finite.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 3 or features.shape[1] < 2:
+        raise InputError(f"features: expected (captions, K >= 2, F), found {features.shape}; draw more per caption")
+    distance = np.mean([mean_pairwise_distance(pictures) for pictures in features])
+    return float(distance if reference is None else distance / mean_pairwise_distance(reference))
+
+
+def mean_pairwise_distance(features: np.ndarray) -> float:
+    """Mean Euclidean distance between different rows of `features` (N, F), N >= 2."""
+    features = np.asarray(features, dtype=np.float64)
+    if not np.isfinite(features).all():
+        raise InputError("features: some values are NaN or infinite; look for the pictures that caused them")
+    count = len(features)
+    total = sum(np.linalg.norm(features[i + 1 :] - features[i], axis=1).sum() for i in range(count - 1))
+    return float(total / (count * (count - 1) / 2))

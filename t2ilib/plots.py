@@ -1,0 +1,253 @@
+"""Figures in one style: picture grids, training curves, bars; and the one door through which figures are saved.
+
+Figures are `matplotlib` figures made without `pyplot`: nothing is drawn twice in a notebook, nothing stays open. The
+same content gives the same bytes: no dates, no versions.
+"""
+
+import inspect
+import io
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from t2ilib.errors import InputError
+from t2ilib.files import ROOT, atomic, sha256, write_json
+from t2ilib.metrics.results import relative
+
+WIDTH, HEIGHT, DPI = 7.0, 4.0, 100  # inches, inches, dots per inch
+LIMIT = 300_000  # bytes a saved figure may take before its colours, then its size, are reduced
+INK, GRID = "#33383d", "#e3e6e8"
+COLOURS = ("#3b6ea5", "#d1733f", "#4f9a6b", "#8a6bb0", "#b8504f", "#8c7a5b", "#4aa3b5", "#7c828a")
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#a9b0b6",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+}
+
+
+class Plot(Figure):
+    """A figure that a notebook shows when it is a cell's value."""
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self)
+
+
+def to_uint8(images) -> np.ndarray:
+    """Pictures (N, H, W, 3) uint8 from such an array, or from a tensor or array (N, 3, H, W) in [-1, 1]."""
+    images = np.asarray(images.detach().float().cpu() if hasattr(images, "detach") else images)
+    if images.ndim == 4 and images.dtype == np.uint8 and images.shape[-1] == 3:
+        return images
+    if images.ndim != 4 or images.dtype == np.uint8 or images.shape[1] != 3:
+        raise InputError(
+            f"images: {images.dtype} {images.shape}; give uint8 (N, H, W, 3) or numbers in [-1, 1] (N, 3, H, W)"
+        )
+    return np.rint((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Figure:
+    """Pictures side by side, each with its caption in small print below; `images` as `to_uint8` takes them."""
+    images = to_uint8(images)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell = WIDTH / columns
+    texts = _wrapped(captions, cell) if captions is not None else []
+    lines = max((text.count("\n") + 1 for text in texts), default=0)
+    footer = 0.03 + 0.115 * lines if lines else 0.0  # inches
+    header = 0.3 if title else 0.0
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, rows * (cell + footer) + header), dpi=DPI)
+        height = figure.get_figheight()
+        for index, image in enumerate(images):
+            row, column = divmod(index, columns)
+            bottom = height - header - row * (cell + footer) - cell
+            gap = 0.03
+            box = (column * cell + gap / 2, bottom + gap / 2, cell - gap, cell - gap)
+            axes = figure.add_axes((box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height))
+            axes.imshow(image, interpolation="lanczos" if image.shape[0] * 1.5 < cell * DPI else "antialiased")
+            axes.set_axis_off()
+            if texts:
+                axes.text(0, -0.02, texts[index], transform=axes.transAxes, fontsize=6, va="top", linespacing=1.15)
+        if title:
+            figure.text(0.005, 1 - 0.08 / height, title, weight="bold", size=10, va="top")
+    return figure
+
+
+def curves(
+    records: Sequence[Mapping],
+    terms: Sequence[str] | Mapping[str, Sequence[str]],
+    smooth: float = 0.9,
+    x: str = "step",
+    labels: tuple[str, str] = ("step", "loss"),
+) -> Figure:
+    """Records' `terms` over `x`: the raw values thin and pale, their exponential average (weight `smooth`, 0..1) thick.
+
+    A mapping of terms, title -> terms, gives one panel per title. Records without a term are passed over; a term in no
+    record raises `InputError` naming those there are.
+    """
+    panels = dict(terms) if isinstance(terms, Mapping) else {"": list(terms)}
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * (0.85 if len(panels) > 1 else 1)), dpi=DPI, layout="constrained")
+        for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for colour, name in zip(_colours(len(names)), names, strict=True):
+                steps, values = _series(records, x, name)
+                axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
+                axes.plot(steps, smoothed(values, smooth), color=colour, linewidth=1.8, label=name)
+            axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
+            axes.margins(x=0.02)
+            axes.legend()
+    return figure
+
+
+def smoothed(values: Sequence[float], weight: float) -> np.ndarray:
+    """Exponential moving average with the start's bias removed; a value that is not finite leaves it where it was."""
+    average, total, result = 0.0, 0.0, []
+    for value in np.asarray(values, dtype=np.float64):
+        if np.isfinite(value):
+            average, total = weight * average + (1 - weight) * value, weight * total + (1 - weight)
+        result.append(average / total if total else np.nan)
+    return np.array(result)
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, float]],
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    label: str = "",
+    reference: Mapping[str, float] | None = None,
+) -> Figure:
+    """Bars of `groups`, series -> (category -> value), side by side; `reference`: dotted chance levels."""
+    categories = list(dict.fromkeys(category for series in groups.values() for category in series))
+    width = 0.8 / len(groups)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * 0.85), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for index, (name, series) in enumerate(groups.items()):
+            places = np.arange(len(categories)) - 0.4 + width * (index + 0.5)
+            values = [series.get(category, np.nan) for category in categories]
+            spread = [errors.get(name, {}).get(category, np.nan) for category in categories] if errors else None
+            axes.bar(places, values, width * 0.92, yerr=spread, ecolor=INK, label=name, error_kw={"elinewidth": 1})
+        if reference:
+            at = [index for index, category in enumerate(categories) if category in reference]
+            levels = [reference[categories[index]] for index in at]
+            axes.hlines(levels, np.array(at) - 0.42, np.array(at) + 0.42, colors=INK, linestyles=":", label="chance")
+        axes.set_xticks(range(len(categories)), categories)
+        axes.set_ylabel(label)
+        axes.grid(visible=False, axis="x")
+        if len(groups) > 1 or reference:
+            figure.legend(loc="outside upper left", ncols=len(groups) + 1)
+    return figure
+
+
+def contact_sheet(images, columns: int = 8, path: str | Path | None = None, gap: int = 2) -> Image.Image:
+    """All pictures in one, pixel by pixel, `gap` white pixels apart; written to `path` (PNG) when one is given."""
+    images = to_uint8(images)
+    count, height, width, _ = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet)
+    if path is not None:
+        _write_bytes(path, png_bytes(picture))
+    return picture
+
+
+def png_bytes(figure: Figure | Image.Image) -> bytes:
+    """The PNG of a figure or picture, the same bytes for the same content."""
+    if isinstance(figure, Figure):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+        figure = Image.open(buffer)
+    return _encoded(figure.convert("RGB"))
+
+
+def save_figure(
+    figure: Figure | Image.Image,
+    name: str,
+    by: str,
+    sources: Sequence[str | Path] = (),
+    folder: str | Path = ROOT / "figures",
+) -> Path:
+    """Write `<name>.png` to `folder` (default `figures/`) and its entry in `manifest.json`; return the picture's path.
+
+    `by` is the command that rebuilds the figure; `sources` are the files it was drawn from, kept with their SHA-256.
+    Pictures above 300 KB are reduced to 256 colours, then in size.
+    """
+    folder = Path(folder)
+    content = _within_limit(png_bytes(figure))
+    path = _write_bytes(folder / f"{name}.png", content)
+    manifest = folder / "manifest.json"
+    entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    size = Image.open(io.BytesIO(content)).size
+    entries[name] = {"by": by, "sources": {relative(source): sha256(source) for source in sources}, "size": list(size)}
+    write_json(manifest, dict(sorted(entries.items())))
+    return path
+
+
+def show_source(*objects: object) -> None:
+    """Print the source of library functions and classes, for chapters in which that code is the lesson."""
+    print("\n\n".join(textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in objects))
+
+
+def _wrapped(captions: Sequence[str], cell: float) -> list[str]:
+    return [textwrap.fill(caption, max(int(cell * 21), 12)) for caption in captions]
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def _series(records: Sequence[Mapping], x: str, name: str) -> tuple[list[float], list[float]]:
+    pairs = [(record[x], record[name]) for record in records if x in record and name in record]
+    if not pairs:
+        known = sorted({key for record in records for key in record})
+        raise InputError(f"{name}: in no record; there are {', '.join(known) or 'no records'}")
+    return [pair[0] for pair in pairs], [float(pair[1]) for pair in pairs]
+
+
+def _encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _within_limit(content: bytes) -> bytes:
+    """Reduce a PNG's colours, then its size by steps of a tenth, until it takes at most `LIMIT` bytes."""
+    original = Image.open(io.BytesIO(content)).convert("RGB")
+    scale = 1.0
+    while len(content) > LIMIT:
+        size = (round(original.width * scale), round(original.height * scale))
+        content = _encoded(original.resize(size, Image.Resampling.LANCZOS).quantize(256))
+        scale *= 0.9
+    return content
+
+
+def _write_bytes(path: str | Path, content: bytes) -> Path:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)

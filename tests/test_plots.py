@@ -1,0 +1,90 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2ilib import plots
+from t2ilib.errors import InputError
+from t2ilib.files import sha256
+
+RECORDS = [{"step": step, "generator/a": 3 / (step + 1), "discriminator/b": step / 9.0} for step in range(10)]
+NOISE = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+
+
+def test_pictures_of_both_kinds_are_understood():
+    tensor = torch.tensor([-1.0, 1.0, 2.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    assert plots.to_uint8(tensor)[:, 0, 0, 0].tolist() == [0, 255, 255]
+    assert plots.to_uint8(NOISE) is NOISE
+    back = plots.to_uint8(torch.from_numpy(NOISE).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    assert (back == NOISE).all()
+    with pytest.raises(InputError, match="images"):
+        plots.to_uint8(NOISE.transpose(0, 3, 1, 2))
+
+
+def test_grid_shows_every_picture_and_caption():
+    figure = plots.grid(NOISE, [f"a rather long caption, number {i}" for i in range(6)], columns=4, title="Six")
+    assert len(figure.axes) == 6 and figure.get_figwidth() == plots.WIDTH
+    texts = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
+    assert texts == [f"a rather long caption, number {i}" for i in range(6)]
+    assert plots.grid(NOISE).get_figheight() < figure.get_figheight()
+
+
+def test_curves_draw_raw_and_smoothed():
+    lines = plots.curves(RECORDS, ["generator/a"], smooth=0.5).axes[0].lines
+    assert len(lines) == 2 and lines[1].get_label() == "generator/a"
+    assert np.ptp(lines[1].get_ydata()) < np.ptp(lines[0].get_ydata())
+    assert len(plots.curves(RECORDS, {"G": ["generator/a"], "D": ["discriminator/b"]}).axes) == 2
+    with pytest.raises(InputError, match="discriminator/b"):
+        plots.curves(RECORDS, ["missing"])
+
+
+def test_smoothing_starts_without_bias_and_survives_nan():
+    assert plots.smoothed([4, 4, 4], 0.9).tolist() == pytest.approx([4, 4, 4])
+    assert plots.smoothed([2, 6], 0.5)[1] == pytest.approx((0.25 * 2 + 0.5 * 6) / 0.75)
+    assert plots.smoothed([1, np.nan, 1], 0.9).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_bars_stand_side_by_side():
+    axes = plots.bars({"A": {"x": 1, "y": 2}, "B": {"x": 3}}, {"A": {"x": 0.1}}, "value", {"x": 0.5}).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y"]
+    assert len(axes.patches) == 4 and axes.patches[0].get_height() == 1
+
+
+def test_contact_sheet_keeps_every_pixel(tmp_path):
+    sheet = np.asarray(plots.contact_sheet(NOISE, columns=4, path=tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * 18 - 2, 4 * 18 - 2, 3)
+    assert (sheet[18:, 18:34] == NOISE[5]).all()
+    assert (np.asarray(Image.open(tmp_path / "sheet.png")) == sheet).all()
+
+
+def test_saving_is_deterministic_and_keeps_the_manifest(tmp_path):
+    source = tmp_path / "records.jsonl"
+    source.write_text("{}\n")
+    figure = plots.curves(RECORDS, ["generator/a"])
+    first = plots.save_figure(figure, "b", "make figures", [source], folder=tmp_path).read_bytes()
+    plots.save_figure(plots.contact_sheet(NOISE), "a", "make sheet", folder=tmp_path)
+    again = plots.save_figure(plots.curves(RECORDS, ["generator/a"]), "b", "make figures", [source], folder=tmp_path)
+    assert again.read_bytes() == first and b"Software" not in first and b"matplotlib" not in first
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert list(manifest) == ["a", "b"]
+    assert manifest["b"] == {"by": "make figures", "sources": {source.name: sha256(source)}, "size": [700, 400]}
+
+
+def test_large_pictures_are_reduced(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8))
+    path = plots.save_figure(noise, "noise", "test", folder=tmp_path)
+    assert path.stat().st_size <= plots.LIMIT and Image.open(path).width > 300
+
+
+def test_a_notebook_shows_a_figure_once_and_without_pyplot():
+    picture = Image.open(io.BytesIO(plots.grid(NOISE)._repr_png_()))
+    assert picture.width == 700
+
+
+def test_source_is_printed_without_indentation(capsys):
+    plots.show_source(plots.Plot._repr_png_, plots.smoothed)
+    printed = capsys.readouterr().out
+    assert printed.startswith("def _repr_png_") and "\ndef smoothed(" in printed
