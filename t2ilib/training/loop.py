@@ -6,6 +6,7 @@ same batches and noise as one that never stopped, without any generator state in
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ class Trainer:
     """A system with its optimisers, averaged generator and precision, on this process's device."""
 
     def __init__(self, system: nn.Module, settings: TrainingSettings):
-        self.settings, self.process = settings, PartialState()
+        self.settings, self.process = settings, this_process()
         self.device = self.process.device
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.system = system.to(self.device).to(memory_format=layout).train()
@@ -152,6 +153,12 @@ def train(
                 run.save(done, trainer.tensors(), {"seconds": seconds, "skipped": trainer.skipped})
         yield record
     _adopt_average(trainer)
+
+
+def this_process() -> PartialState:
+    """Return this process's device and rank. Several processes without an accelerator (torchrun) talk over gloo."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=True) if several and not torch.accelerator.is_available() else PartialState()
 
 
 def step_seed(seed: int, rank: int, number: int) -> int:

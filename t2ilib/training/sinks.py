@@ -1,7 +1,7 @@
 """Where records go besides `records.jsonl`: a progress bar, TensorBoard, another process."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -10,20 +10,23 @@ from t2ilib.training.run import Run
 
 
 def progress(records: Iterable[dict], steps: int) -> Iterator[dict]:
-    """Pass records on and draw a progress bar with the latest loss terms on standard error."""
-    with tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
-        for record in records:
-            if bar.n == 0:  # a resumed run starts where it stopped
-                bar.reset(total=steps)
-            bar.update(record["step"] - bar.n)
-            losses = {name: f"{value:.3g}" for name, value in record.items() if "/" in name}
-            bar.set_postfix(losses, refresh=False)
-            yield record
+    """Pass records on and draw a progress bar with the sums of the loss terms on standard error."""
+    bar = None
+    for record in records:
+        if bar is None:  # not before the first record: bad input is reported without a bar above it
+            bar = tqdm(total=steps, initial=record["step"], unit="step", dynamic_ncols=True)
+        bar.update(record["step"] - bar.n)
+        roles = ("discriminator", "generator")
+        losses = {role: sum(value for name, value in record.items() if name.startswith(f"{role}/")) for role in roles}
+        bar.set_postfix({role: f"{loss:.3g}" for role, loss in losses.items()}, refresh=False)
+        yield record
+    if bar is not None:
+        bar.close()
 
 
 def tensorboard(records: Iterable[dict], folder: str | Path) -> Iterator[dict]:
     """Pass records on and write every number to TensorBoard files in `folder`."""
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, and only this sink needs it
 
     with SummaryWriter(str(folder)) as writer:
         for record in records:
@@ -33,18 +36,19 @@ def tensorboard(records: Iterable[dict], folder: str | Path) -> Iterator[dict]:
             yield record
 
 
-def follow(run: Run, alive=lambda: True, every: float = 1.0) -> Iterator[dict]:
-    """Yield the records that another process writes to `run`, until its last step or until `alive()` is false.
+def follow(run: Run, alive: Callable[[], bool] | None = None, every: float = 1.0) -> Iterator[dict]:
+    """Yield the records that another process writes to `run`, looking every `every` seconds.
 
-    Attach from a notebook, interrupt, attach again: the training process does not notice.
+    Ends when `alive()` is false, thus after the last checkpoint; without `alive`, with the last step. A record that a
+    continued run writes again comes once. Attach from a notebook, interrupt, attach again: the training process does
+    not notice.
     """
-    seen = 0
-    steps = run.recipe.training.steps
-    while True:
-        running = alive()
-        records = run.records()
-        yield from records[seen:]
-        seen = len(records)
-        if not running or (records and records[-1]["step"] >= steps):
-            return
-        time.sleep(every)
+    step, ended = 0, False
+    while not ended:
+        ended = not alive() if alive else step >= run.recipe.training.steps
+        for record in run.records():
+            if record["step"] > step:
+                step = record["step"]
+                yield record
+        if not ended:
+            time.sleep(every)

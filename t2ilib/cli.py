@@ -1,0 +1,213 @@
+"""The command line, `t2i`: data, train, sample, evaluate.
+
+The library is imported inside the commands, so that `--help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from t2ilib.errors import InputError
+from t2ilib.files import RUNS
+
+app = typer.Typer(
+    help="Train, sample and measure text-to-image GANs. Start with: t2i train gancls --steps 200",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a recipe key, as --set training.seed=3 or --set model.ngf=32; repeatable."),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
+    ),
+]
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(help='"toy", or a path: folder or zip with metadata.jsonl, CUB folder.')],
+    size: Annotated[int, typer.Option(help="Side of the packed pictures, in pixels.")] = 64,
+    allow_missing: Annotated[
+        bool, typer.Option(help="Take the pictures that are there of those the lists name.")
+    ] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Write a PNG with 64 of the pictures here.")] = None,
+) -> None:
+    """Pack captioned images once, and say what is in them.
+
+    Later commands open the packed set, under data/packed, in no time.
+
+    Example: t2i data toy --sheet birds.png
+    """
+    import numpy as np
+
+    from t2ilib import data as datasets
+    from t2ilib.plots import contact_sheet
+
+    options = {"allow_missing": True} if allow_missing else {}
+    dataset = datasets.load(source, size, **options)
+    typer.echo(f"{len(dataset)} pictures of {dataset.size}x{dataset.size}, {len(dataset.class_names)} classes")
+    for split in sorted(set(dataset.splits.tolist())):
+        typer.echo(f"  {split}: {int((dataset.splits == split).sum())}")
+    typer.echo(f'first caption: "{dataset.captions[0][0]}"')
+    if sheet:
+        rows = np.linspace(0, len(dataset) - 1, min(64, len(dataset))).astype(int)
+        contact_sheet(dataset.images[rows], columns=8, path=sheet)
+        typer.echo(f"wrote {sheet}")
+
+
+@app.command()
+def train(
+    system: Annotated[str, typer.Argument(help="The system: gancls.")],
+    recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default SYSTEM_toy.")] = None,
+    source: Source = None,
+    steps: Annotated[int | None, typer.Option(help="Generator steps; default the recipe's.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/RECIPE. Continued if it exists.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Processes, one GPU each.")] = 1,
+    changes: Set = None,
+) -> None:
+    """Train a system; the same command again continues where it stopped.
+
+    Interrupt with Ctrl-C at any time. The run folder holds grids of samples, records, checkpoints and results.
+
+    Example: t2i train gancls --steps 200 --folder runs/first
+    """
+    from t2ilib.training import load_recipe
+
+    recipe = recipe or f"{system}_toy"
+    overrides = _parse(changes) | {k: v for k, v in {"data.source": source, "training.steps": steps}.items() if v}
+    settings = load_recipe(recipe, **overrides)
+    if settings.system != system:
+        raise InputError(f"{recipe}: is a recipe of {settings.system}, not of {system}")
+    folder = folder or RUNS / Path(recipe).stem
+    if processes > 1:
+        from t2ilib.training.launch import launch
+
+        run, child = launch(settings, folder, processes)
+        typer.echo(f"{processes} processes; their output goes to {run.folder / 'log.txt'}")
+        raise typer.Exit(child.wait())
+    _train(settings, folder)
+
+
+@app.command()
+def resume(folder: Annotated[Path, typer.Argument(help="A run folder with a config.yaml.")]) -> None:
+    """Continue a run, or start one that was only prepared, with the recipe in its folder."""
+    from t2ilib.training import Run
+
+    run = Run.open(folder)
+    _train(run.recipe, run.folder)
+
+
+@app.command()
+def sample(
+    source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
+    captions: Annotated[list[str] | None, typer.Argument(help="Captions, each in quotes.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Text file with one caption per line.")] = None,
+    out: Annotated[Path, typer.Option(help="PNG to write: one row per caption.")] = Path("samples.png"),
+    per_caption: Annotated[int, typer.Option(min=1, help="Pictures of each caption.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+) -> None:
+    """Draw pictures of captions with a trained system.
+
+    Example: t2i sample gancls_toy "a red bird with black wings and a white belly."
+    """
+    from t2ilib.plots import contact_sheet
+    from t2ilib.sampling import load_sampler
+
+    lines = list(captions or [])
+    if file:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; give a text file with one caption per line")
+        lines += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise InputError('no caption given; for example: t2i sample gancls_toy "a small blue bird."')
+    sampler = load_sampler(source)
+    contact_sheet(sampler.sample(lines, seed, per_caption), columns=per_caption, path=out)
+    typer.echo(f"wrote {out}: {len(lines)} rows of {per_caption}")
+
+
+@app.command()
+def evaluate(
+    source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
+    data_source: Source = None,
+    split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
+    n: Annotated[int, typer.Option(min=2, help="Pictures, one caption each.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the results file.")] = RUNS / "results",
+) -> None:
+    """Measure a trained system on captions it has not seen; print the numbers and write a results file.
+
+    Example: t2i evaluate gancls_toy
+    """
+    from t2ilib.experiment import evaluate_sampler
+    from t2ilib.metrics.results import write_result
+    from t2ilib.sampling import load_sampler
+
+    result = evaluate_sampler(load_sampler(source), data_source, split, n, seed)
+    typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
+    typer.echo(f"wrote {write_result(out, **result)}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    about: Annotated[str, typer.Option(help="One line: data, length, result.")] = "",
+) -> None:
+    """Write a run's averaged generator alone, in half precision: what is needed to draw pictures."""
+    from t2ilib.sampling import export as write
+    from t2ilib.training import Run
+
+    typer.echo(f"wrote {write(Run.open(folder), to, about)}")
+
+
+def _train(recipe: Any, folder: Path) -> None:
+    from t2ilib.experiment import run_recipe
+    from t2ilib.training.loop import this_process
+    from t2ilib.training.sinks import progress, tensorboard
+
+    records = run_recipe(recipe, folder)
+    if this_process().is_main_process:
+        typer.echo(f"{folder}: loading pictures and encoding captions; the first record follows")
+        records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
+    last = None
+    for last in records:
+        pass
+    if last is None:
+        typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
+    elif this_process().is_main_process:
+        typer.echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
+
+
+def _parse(changes: list[str] | None) -> dict[str, Any]:
+    """Return `key=value` strings as a mapping; values are read as YAML: 3, 0.5, true, text."""
+    parsed = {}
+    for change in changes or []:
+        key, separator, value = change.partition("=")
+        if not (key and separator):
+            raise InputError(f"--set {change}: write it as key=value, for example training.seed=3")
+        parsed[key.strip()] = yaml.safe_load(value)
+    return parsed
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one line and exit status 2 instead of a traceback."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Run the whole course: `python -m t2ilib.course` executes every chapter, in order, then rebuilds the figures.
+
+Each chapter runs in a kernel of its own, and its executed copy goes to `runs/course`: the committed notebooks stay as
+they are. When one fails the others still run, and the exit status is 1.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from t2ilib import files
+from t2ilib.errors import InputError
+
+SCALES = ("smoke", "cpu", "gpu")
+UNKNOWN_SECONDS = 120.0  # expected time of a step that was never measured
+
+
+@dataclass(frozen=True)
+class Step:
+    """One chapter, or the figures: what to run, how long it should take, and where its output lies."""
+
+    name: str  # "03_dcgan": the key of times.json
+    title: str
+    seconds: float  # expected
+    output: Path
+    run: Callable[[], None]  # raises when the step fails
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended: seconds taken, and the last line of its error (None: it succeeded)."""
+
+    step: Step
+    seconds: float
+    error: str | None
+
+
+def chapter_title(path: Path) -> str:
+    """Return the first Markdown heading of a notebook, or its file name where it has none."""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                return line[2:].strip()
+    return path.stem
+
+
+def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = None) -> list[Step]:
+    """List the chapters `NN_*.ipynb` of a folder as steps, or the one whose number is `only`.
+
+    Expected times come from `times.json` in the same folder: {"03_dcgan": {"cpu": seconds}}.
+    Raises InputError when there is no such chapter.
+    """
+    paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    chosen = [path for path in paths if only is None or path.name[:2] == only.zfill(2)]
+    if not chosen:
+        numbers = ", ".join(path.name[:2] for path in paths) or "none"
+        raise InputError(f"chapter {only or '*'}: not in {notebooks}; the chapters there are: {numbers}")
+    steps = []
+    for path in chosen:
+        copy = output / path.name
+        seconds = expected_seconds(notebooks, path.stem, scale)
+        steps.append(Step(path.stem, chapter_title(path), seconds, copy, partial(run_notebook, path, copy)))
+    return steps
+
+
+def expected_seconds(notebooks: Path, name: str, scale: str) -> float:
+    """Return the measured seconds of a step at a scale, or `UNKNOWN_SECONDS`."""
+    times = notebooks / "times.json"
+    measured = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
+    return measured.get(name, {}).get(scale, UNKNOWN_SECONDS)
+
+
+def run_notebook(path: Path, copy: Path) -> None:
+    """Execute a notebook from its own folder in a new kernel; `copy` holds what it did, also when it fails."""
+    import papermill  # noqa: PLC0415 - slow to import, and `--help` should not be
+
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(path, copy, cwd=path.parent, progress_bar=sys.stderr.isatty())
+
+
+def run_command(command: list[str], log: Path) -> None:
+    """Run a command, keeping what it prints in `log`; raises RuntimeError with the last of it when it fails."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    files.write_text(log, result.stdout)
+    if result.returncode:
+        raise RuntimeError(result.stdout.strip() or f"{' '.join(command)}: exit status {result.returncode}")
+
+
+def run_step(step: Step) -> Outcome:
+    """Run one step; an error becomes part of the outcome, so that the steps after it still run."""
+    start = time.monotonic()
+    try:
+        step.run()
+        error = None
+    except Exception as caught:  # whatever a chapter can raise: only the exit status depends on it
+        lines = [line for line in str(caught).splitlines() if line.strip()]
+        error = lines[-1].strip() if lines else type(caught).__name__
+    return Outcome(step, time.monotonic() - start, error)
+
+
+def run_steps(steps: list[Step]) -> list[Outcome]:
+    """Run the steps in order, saying before each one what it is and how long is left in all."""
+    outcomes = []
+    for position, step in enumerate(steps):
+        left = sum(other.seconds for other in steps[position:])
+        heading = f"[{position + 1}/{len(steps)}] {step.title}"
+        print(f"{heading}: about {minutes(step.seconds)}; {minutes(left)} left in all", flush=True)
+        outcomes.append(run_step(step))
+        print(f"      {'failed' if outcomes[-1].error else 'ok'} after {minutes(outcomes[-1].seconds)}", flush=True)
+    return outcomes
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration in seconds as text, such as "4.0 min"."""
+    return f"{seconds / 60:.1f} min"
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """Return the closing table: a line for each step, with its error's last line and where its output lies."""
+    lines = []
+    for outcome in outcomes:
+        state = "failed" if outcome.error else "ok"
+        lines.append(f"{state:6}  {minutes(outcome.seconds):>9}  {outcome.step.name:<24}  {outcome.step.output}")
+        if outcome.error:
+            lines.append(f"        {outcome.error}")
+    return "\n".join(lines)
+
+
+def save_times(outcomes: list[Outcome], scale: str, path: Path) -> None:
+    """Merge the seconds of the steps that succeeded into a JSON file like `notebooks/times.json`."""
+    times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for outcome in outcomes:
+        if outcome.error is None:
+            times.setdefault(outcome.step.name, {})[scale] = round(outcome.seconds, 1)
+    files.write_json(path, dict(sorted(times.items())))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the course as the command line asks; returns 0, 1 when a step failed, or 2 for a bad argument."""
+    parser = argparse.ArgumentParser(
+        prog="python -m t2ilib.course", description="Run every chapter, then rebuild the figures."
+    )
+    parser.add_argument(
+        "--scale", choices=SCALES, default="cpu", help="how long the chapters train (default: cpu, minutes)"
+    )
+    parser.add_argument("--only", metavar="NN", help="run this chapter alone, and leave the figures")
+    options = parser.parse_args(arguments)
+
+    notebooks, output = files.ROOT / "notebooks", files.RUNS / "course"
+    try:
+        steps = chapter_steps(notebooks, output, options.scale, options.only)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.only is None:
+        log = output / "figures.log"
+        rebuild = partial(run_command, [sys.executable, "-m", "t2ilib.figures"], log)
+        seconds = expected_seconds(notebooks, "figures", options.scale)
+        steps.append(Step("figures", "Figures of README and chapters", seconds, log, rebuild))
+
+    os.environ["T2I_SCALE"] = options.scale  # the kernels inherit both
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())
+    outcomes = run_steps(steps)
+    save_times(outcomes, options.scale, output / "times.json")
+    print(summary(outcomes))
+    return int(any(outcome.error for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

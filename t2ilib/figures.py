@@ -1,0 +1,129 @@
+"""Rebuild the figures and tables that README and chapters show: `python -m t2ilib.figures [NAME ...]`.
+
+Pictures are drawn anew from shipped weights; curves and tables come from the files that full-length runs wrote, which
+lie in `figures/runs/`. Every figure enters `figures/manifest.json` with its command and the checksums of its sources.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from t2ilib import plots
+from t2ilib.data import toy
+from t2ilib.errors import InputError
+from t2ilib.files import ROOT, WEIGHTS, write_text
+from t2ilib.sampling import load_sampler
+from t2ilib.training import Run
+
+FOLDER = ROOT / "figures"
+RUNS = FOLDER / "runs"
+TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
+
+
+def save(name: str, figure, sources=()) -> None:
+    """Save a figure under `figures/` with the command that rebuilds it."""
+    plots.save_figure(figure, name, by=f"python -m t2ilib.figures {name}", sources=list(sources), folder=FOLDER)
+
+
+def toy_birds(name: str) -> None:
+    """Sixty-four toy birds as the renderer draws them."""
+    rows = toy.sample_attributes(64, seed=7)
+    save(name, plots.contact_sheet(toy.render(rows, range(64), 64), columns=8))
+
+
+def generated(weights: str, name: str) -> None:
+    """Four pictures each of six held-out captions, drawn by shipped weights."""
+    rows = toy.sample_attributes(6, seed=3, held_out=True)
+    captions = [toy.caption(row, seed) for seed, row in enumerate(rows)]
+    pictures = load_sampler(weights).sample(captions, seed=0, per_caption=4)
+    across = [pictures[4 * column + row] for row in range(4) for column in range(6)]
+    labels = [*captions, *[""] * 18]
+    figure = plots.grid(_stack(across), labels[18:] + labels[:6], columns=6)
+    save(name, figure, [WEIGHTS / f"{weights}.safetensors"])
+
+
+def samples(run: str, name: str) -> None:
+    """The last grid of a full-length run: a column per caption, a row per noise."""
+    path = RUNS / run / "samples.png"
+    captions = (RUNS / run / "captions.txt").read_text(encoding="utf-8").splitlines()
+    sheet = Image.open(path).convert("RGB")
+    side = (sheet.width + 2) // len(captions) - 2
+    rows = (sheet.height + 2) // (side + 2)
+    boxes = [(c * (side + 2), r * (side + 2)) for r in range(rows) for c in range(len(captions))]
+    pictures = [sheet.crop((x, y, x + side, y + side)) for x, y in boxes]
+    labels = [""] * (len(pictures) - len(captions)) + captions
+    save(name, plots.grid(_stack(pictures), labels, columns=len(captions)), [path])
+
+
+def curves(run: str, name: str) -> None:
+    """Loss terms of both networks over a full-length run."""
+    records = Run(RUNS / run).records()
+    terms = {role: [key for key in records[0] if key.startswith(f"{role}/")] for role in ("discriminator", "generator")}
+    save(name, plots.curves(records, terms), [RUNS / run / "records.jsonl"])
+
+
+def results(name: str) -> None:
+    """The table of all full-length runs, as Markdown: every number from a results file."""
+    lines = ["| run | hardware | pictures seen | " + " | ".join(TABLE) + " |", "|---" * (len(TABLE) + 3) + "|"]
+    for folder in sorted(path for path in RUNS.iterdir() if path.is_dir()):
+        result = json.loads(newest_result(folder).read_text(encoding="utf-8"))
+        numbers = [number(result["metrics"], key) for key in TABLE]
+        seen = Run(folder).records()[-1]["images"]
+        lines.append(" | ".join([f"| {folder.name}", result["protocol"]["hardware"], f"{seen:,}", *numbers]) + " |")
+    write_text(FOLDER / f"{name}.md", "\n".join(lines) + "\n")
+
+
+def newest_result(folder: Path) -> Path:
+    """Return the last results file of a run."""
+    files = sorted((folder / "results").glob("*.json"))
+    if not files:
+        raise InputError(f"{folder / 'results'}: no results file; evaluate the run first (t2i evaluate)")
+    return files[-1]
+
+
+def number(metrics: dict, key: str) -> str:
+    """Return one metric as a table shows it, empty where it was not measured."""
+    value = metrics.get(key)
+    if isinstance(value, dict):
+        value = value.get("mentioned", value.get("mean"))
+    return f"{value:.3f}" if isinstance(value, float) else ""
+
+
+def _stack(pictures):
+    import numpy as np
+
+    return np.stack(
+        [
+            p if isinstance(p, np.ndarray) else plots.to_uint8(p[None])[0] if hasattr(p, "detach") else np.asarray(p)
+            for p in pictures
+        ]
+    )
+
+
+FIGURES: dict[str, Callable[[str], None]] = {
+    "toy_birds": toy_birds,
+    "gancls_toy": partial(generated, "gancls_toy"),
+    "gancls_toy_curves": partial(curves, "gancls_toy"),
+    "gancls_cub100": partial(samples, "gancls_cub100"),
+    "gancls_cub100_curves": partial(curves, "gancls_cub100"),
+    "results": results,
+}
+
+
+def main() -> None:
+    """Rebuild the named figures, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"figures to rebuild: {', '.join(FIGURES)}; default all")
+    for name in parser.parse_args().names or FIGURES:
+        if name not in FIGURES:
+            parser.error(f"{name}: no such figure; there are {', '.join(FIGURES)}")
+        FIGURES[name](name)
+        print(f"figures/{name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

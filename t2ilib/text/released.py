@@ -1,0 +1,114 @@
+"""Released CLIP weights through open_clip, by model and tag: from the cache, else downloaded, else one clear error."""
+
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import open_clip
+from huggingface_hub import constants, try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+from t2ilib.errors import InputError
+from t2ilib.text.clip import CLIPEncoder
+
+
+def load_released(
+    model: str = "ViT-B-32-quickgelu", pretrained: str = "openai", cache_folder: str | Path | None = None
+) -> CLIPEncoder:
+    """Return the released CLIP `model` with the weights of tag (or file) `pretrained`, on the CPU.
+
+    The papers' CLIP is the default; OpenAI's weights need the models whose name ends in "-quickgelu". Without the file
+    in the cache and without internet, `InputError` comes within seconds and names both.
+    """
+    release = _release(model, pretrained)
+    path = Path(pretrained) if release is None else cached_file(release, cache_folder)
+    if path is None:
+        _require_internet(model, pretrained, release, cache_folder)
+    weights = pretrained if path is None else str(path)
+    try:
+        network = open_clip.create_model(model, pretrained=weights, cache_dir=cache_folder and str(cache_folder))
+        tokenizer = open_clip.get_tokenizer(model)
+    except (RuntimeError, OSError, ImportError) as error:
+        raise InputError(f"{model}, {pretrained}: open_clip cannot load it ({error})") from error
+    statistics = release or {}
+    return CLIPEncoder(
+        network,
+        tokenizer,
+        {"name": f"clip-{model}-{Path(pretrained).stem}"},
+        statistics.get("mean", OPENAI_DATASET_MEAN),
+        statistics.get("std", OPENAI_DATASET_STD),
+    )
+
+
+def cached_file(release: dict, cache_folder: str | Path | None = None) -> Path | None:
+    """Return the weights' file of an open_clip release if it is in the cache, without touching the network."""
+    if "hf_hub" not in release:
+        path = expected_path(release, cache_folder)
+        return path if path.is_file() else None
+    repository, _, file = release["hf_hub"].rpartition("/")
+    for name in [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]:
+        found = try_to_load_from_cache(repository, name, cache_dir=cache_folder)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def expected_path(release: dict, cache_folder: str | Path | None = None) -> Path:
+    """Return where the weights are looked for: a hub repository's cache folder with the file, or a downloaded file."""
+    if "hf_hub" not in release:
+        folder = Path(cache_folder) if cache_folder else Path.home() / ".cache" / "clip"
+        return folder / release["url"].rpartition("/")[2]
+    repository, _, file = release["hf_hub"].rpartition("/")
+    folder = Path(cache_folder) if cache_folder else Path(constants.HF_HUB_CACHE)
+    return folder / f"models--{repository.replace('/', '--')}" / "snapshots" / "*" / (file or HF_SAFE_WEIGHTS_NAME)
+
+
+def _release(model: str, pretrained: str) -> dict | None:
+    """Return open_clip's entry for the tag, None for a file; `InputError` for anything else."""
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise InputError(f"{model}: open_clip has no such model; open_clip.list_models() names them all")
+    if Path(pretrained).is_file():
+        return None
+    release = get_pretrained_cfg(model, pretrained)
+    if not release:
+        tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        raise InputError(f"{pretrained}: neither a file nor weights of {model}; it has: {tags}")
+    if bool(release.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = model.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{model}-quickgelu"
+        raise InputError(f"{model}: the weights {pretrained!r} were trained with another activation; use {other}")
+    return release
+
+
+def _require_internet(model: str, pretrained: str, release: dict, cache_folder: str | Path | None) -> None:
+    """Raise the one error that says what is missing, unless a download can be tried."""
+    address = constants.ENDPOINT if "hf_hub" in release else release["url"]
+    if not constants.HF_HUB_OFFLINE and reachable(address):
+        return
+    raise InputError(
+        f"{model}, {pretrained}: the weights are not in {expected_path(release, cache_folder)} and there is no "
+        "internet to download them; put the file there, or use the toy CLIP, which needs no download: "
+        "load_encoder('toy-clip')"
+    )
+
+
+def reachable(address: str, seconds: float = 5.0) -> bool:
+    """Say whether a server answers at `address` within `seconds`, proxies and name resolution included."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(address, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=seconds).close()
+            answers.append(True)
+        except urllib.error.HTTPError:  # it answers, only not with a page
+            answers.append(True)
+        except OSError:
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers == [True]

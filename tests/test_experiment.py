@@ -1,0 +1,171 @@
+"""Runs from recipe to results, through the library and the command line, on a few toy birds."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from t2ilib import experiment, files, sampling
+from t2ilib.cli import app
+from t2ilib.errors import InputError
+from t2ilib.training import Run, load_recipe
+from t2ilib.training.launch import command, launch
+from t2ilib.training.sinks import follow
+
+TINY = {
+    "model.ngf": 8,
+    "model.ndf": 8,
+    "model.batch_size": 8,
+    "data.options": {"train": 48, "validation": 8, "test": 24},
+    "training.steps": 4,
+    "training.log_every": 2,
+    "training.sample_every": 2,
+    "training.checkpoint_every": 2,
+    "training.evaluate_every": 0,
+}
+SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def difference(pictures, others):
+    """Relative: four steps leave a generator whose pictures are nearly grey."""
+    return float((pictures - others).norm() / pictures.norm())
+
+
+@pytest.fixture(autouse=True)
+def own_data(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
+    monkeypatch.setenv("T2I_DATA", str(tmp_path_factory.getbasetemp() / "data"))  # for child processes
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
+        records = list(experiment.run_recipe(load_recipe("gancls_toy", **TINY), folder, n=24))
+    return folder, records
+
+
+def test_run_folder_holds_all_that_is_promised(finished):
+    folder, records = finished
+    assert [record["step"] for record in records] == [2, 4]
+    assert (folder / "samples" / "step_00000004.png").is_file()
+    assert len((folder / "samples" / "captions.txt").read_text().splitlines()) == 8
+    assert "hardware" in json.loads((folder / "environment.json").read_text())
+    result = json.loads(next((folder / "results").glob("*.json")).read_text())
+    assert result["protocol"]["n"] == 24 and result["protocol"]["step"] == 4
+    assert 0 <= records[-1]["metric/attribute_accuracy"] <= 1
+    assert result["metrics"]["attribute_accuracy"]["mentioned"] == records[-1]["metric/attribute_accuracy"]
+
+
+def test_trained_system_is_found_by_folder_and_by_checkpoint(finished):
+    folder, _ = finished
+    captions = ["a red bird with black wings.", "a small blue bird."]
+    pictures = sampling.load_sampler(folder).sample(captions, seed=3, per_caption=2)
+    assert pictures.shape == (4, 3, 64, 64) and pictures.abs().max() <= 1
+    again = sampling.load_sampler(Run.open(folder).checkpoints()[-1]).sample(captions[1:], seed=3, per_caption=2)
+    assert difference(pictures[2:], again) < 1e-4  # neither neighbours nor the way of loading matter
+    other = sampling.load_sampler(folder).sample(captions, seed=4, per_caption=2)
+    assert difference(pictures, other) > 0.01
+
+
+def test_exported_weights_draw_the_same_pictures(finished, tmp_path):
+    folder, _ = finished
+    path = sampling.export(Run.open(folder), tmp_path / "small.safetensors", "four steps")
+    small, whole = sampling.load_sampler(path), sampling.load_sampler(folder)
+    captions = ["a green bird with a yellow belly."]
+    assert difference(small.sample(captions), whole.sample(captions)) < 0.01
+    assert path.stat().st_size < 0.3 * Run.open(folder).checkpoints()[-1].stat().st_size
+    assert asdict(small.recipe) == asdict(whole.recipe) and small.step == 4
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(InputError, match="gancls_moon: no run, checkpoint or shipped weights"):
+        sampling.load_sampler("gancls_moon")
+    (tmp_path / "x.safetensors").write_bytes(b"123")
+    with pytest.raises(InputError, match=r"x\.safetensors: not a whole checkpoint"):
+        sampling.load_sampler(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="has no checkpoint yet"):
+        sampling.load_sampler(Run.create(tmp_path / "new", load_recipe("gancls_toy")).folder)
+
+
+def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
+    clip = {"steps": 2, "batch_size": 16, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1}
+    recipe = load_recipe("gancls_toy", **TINY, **{"text.encoder": "contrastive", "text.options": clip})
+    folder = tmp_path / "own"
+    list(experiment.run_recipe(recipe, folder, n=8))
+    assert (folder / "text" / "model.safetensors").is_file()
+    assert sampling.load_sampler(folder).sample(["a red bird."]).shape == (1, 3, 64, 64)
+    bad = recipe.override(**{"text.options": {"stepz": 3}})
+    with pytest.raises(InputError, match="stepz"):
+        experiment.prepare(bad, tmp_path / "bad")
+
+
+def test_command_line_from_training_to_results(tmp_path):
+    runner, folder = CliRunner(), str(tmp_path / "run")
+    done = runner.invoke(app, ["train", "gancls", "--folder", folder, *SET], catch_exceptions=False)
+    assert done.exit_code == 0 and "4 steps, 32 pictures" in done.output
+    again = runner.invoke(app, ["train", "gancls", "--folder", folder, *SET], catch_exceptions=False)
+    assert "all 4 steps are done" in again.output
+    (tmp_path / "captions.txt").write_text("a red bird.\n\na blue bird.\n")
+    png = str(tmp_path / "out.png")
+    arguments = ["sample", folder, "--file", str(tmp_path / "captions.txt"), "--per-caption", "3", "--out", png]
+    assert "2 rows of 3" in runner.invoke(app, arguments, catch_exceptions=False).output
+    out = runner.invoke(app, ["evaluate", folder, "--n", "24", "--out", str(tmp_path / "r")], catch_exceptions=False)
+    shown = yaml.safe_load(out.output.partition("wrote ")[0])
+    written = json.loads(next((tmp_path / "r").glob("*.json")).read_text())
+    assert shown["attribute_accuracy"] == written["metrics"]["attribute_accuracy"]
+    weights = str(tmp_path / "w.safetensors")
+    assert runner.invoke(app, ["export", folder, "--to", weights], catch_exceptions=False).exit_code == 0
+    assert runner.invoke(app, ["sample", weights, "a red bird.", "--out", png], catch_exceptions=False).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "gancls", "--set", "training.stepz=3"], "unknown key stepz"),
+        (["train", "dfgan", "--recipe", "gancls_toy"], "is a recipe of gancls"),
+        (["train", "gancls", "--set", "steps"], "write it as key=value"),
+        (["train", "gancls", "--data", "nowhere.zip", "--folder", "runs/none"], "nowhere.zip: no such source"),
+        (["sample", "gancls_toy"], "no caption given"),
+        (["data", "nowhere"], "nowhere: no such source"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "t2ilib.cli", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_of_every_command_has_an_example_or_a_sentence():
+    names = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(app, ["--help"]).output)
+    assert {"data", "train", "sample", "evaluate", "resume", "export"} <= set(names)
+    for name in names:
+        shown = CliRunner().invoke(app, [name, "--help"])
+        assert shown.exit_code == 0 and "Usage" in shown.output
+        if name in ("data", "train", "sample", "evaluate"):
+            assert "Example: t2i" in shown.output
+
+
+def test_child_process_trains_two_ranks_and_is_followed(tmp_path):
+    changes = TINY | {"training.steps": 2, "training.log_every": 1}
+    run, child = launch(load_recipe("gancls_toy", **changes), tmp_path / "two", processes=2)
+    records = list(follow(run, lambda: child.poll() is None, every=0.2))
+    assert child.wait() == 0, (run.folder / "log.txt").read_text()[-2000:]
+    assert [record["step"] for record in records] == [1, 2]
+    assert records[-1]["images"] == 2 * 2 * 8
+    assert len(run.checkpoints()) == 1
+
+
+def test_launch_refuses_no_process(tmp_path):
+    with pytest.raises(InputError, match="at least 1"):
+        launch(load_recipe("gancls_toy"), tmp_path, processes=0)
+    assert command(Run(tmp_path), 1)[1:4] == ["-m", "t2ilib.cli", "resume"]
