@@ -181,8 +181,8 @@ def _train(recipe: Any, folder: Path) -> None:
         typer.echo(f"{folder}: loading pictures and encoding captions; the first record follows")
         records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
     last = None
-    for last in records:
-        pass
+    for record in records:
+        last = record
     if last is None:
         typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
     elif this_process().is_main_process:

@@ -164,6 +164,7 @@ def _environment(process) -> dict:
     return {
         "hardware": hardware(),
         "processes": process.num_processes,
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": commit(),
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from t2ilib import plots
@@ -41,8 +42,8 @@ def generated(weights: str, name: str) -> None:
     captions = [toy.caption(row, seed) for seed, row in enumerate(rows)]
     pictures = load_sampler(weights).sample(captions, seed=0, per_caption=4)
     across = [pictures[4 * column + row] for row in range(4) for column in range(6)]
-    labels = [*captions, *[""] * 18]
-    figure = plots.grid(_stack(across), labels[18:] + labels[:6], columns=6)
+    labels = [*[""] * 18, *captions]
+    figure = plots.grid(_stack(across), labels, columns=6)
     save(name, figure, [WEIGHTS / f"{weights}.safetensors"])
 
 
@@ -93,15 +94,9 @@ def number(metrics: dict, key: str) -> str:
     return f"{value:.3f}" if isinstance(value, float) else ""
 
 
-def _stack(pictures):
-    import numpy as np
-
-    return np.stack(
-        [
-            p if isinstance(p, np.ndarray) else plots.to_uint8(p[None])[0] if hasattr(p, "detach") else np.asarray(p)
-            for p in pictures
-        ]
-    )
+def _stack(pictures) -> np.ndarray:
+    """Return pictures of one size, from PIL or as tensors (3, H, W) in [-1, 1], as uint8 (N, H, W, 3)."""
+    return np.stack([np.asarray(p) if isinstance(p, Image.Image) else plots.to_uint8(p[None])[0] for p in pictures])
 
 
 FIGURES: dict[str, Callable[[str], None]] = {

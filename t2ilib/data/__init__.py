@@ -50,7 +50,7 @@ def _load_toy(size: int, options: dict) -> CaptionedImages:
     from t2ilib.data import toy  # noqa: PLC0415, only this source needs the renderer
 
     _check_options(options, ("train", "validation", "test", "seed"), "toy")
-    key = [getattr(toy, "VERSION", 0), size, options]
+    key = [toy.LOOK, size, options]
     return _packed_once(f"toy-{size}-{_short(key)}", lambda: toy.toy_birds(size=size, **options))
 
 

@@ -1,0 +1,91 @@
+"""The course runner: order, progress, executed copies, and what happens when a chapter fails."""
+
+import json
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from t2ilib import course, files
+from t2ilib.errors import InputError
+
+
+def write_notebook(path: Path, title: str, code: str) -> None:
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(f"# {title}\n\nText."), v4.new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A small course of three chapters, the middle one failing, in place of the real one."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    write_notebook(
+        notebooks / "00_first.ipynb", "0. First", "import os, sys\nprint(os.environ['T2I_SCALE'], sys.executable)"
+    )
+    write_notebook(notebooks / "01_broken.ipynb", "1. Broken", "raise ValueError('the bird flew away')")
+    write_notebook(notebooks / "02_last.ipynb", "2. Last", "import os\nprint(os.getcwd())")
+    write_notebook(notebooks / "train.ipynb", "Not a chapter", "raise SystemExit")
+    (notebooks / "times.json").write_text(json.dumps({"00_first": {"cpu": 60}, "02_last": {"gpu": 6000}}))
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv("T2I_SCALE", "unset")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def printed(path: Path) -> str:
+    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
+    monkeypatch.setattr(course, "run_command", lambda command, log: None)
+    committed = {path: path.read_bytes() for path in (root / "notebooks").iterdir()}
+
+    assert course.main([]) == 1
+
+    text = capsys.readouterr().out
+    assert text.index("[1/4] 0. First: about 1.0 min; 7.0 min left in all") < text.index("[2/4] 1. Broken")
+    assert "[3/4] 2. Last: about 2.0 min; 4.0 min left in all" in text
+    assert "ValueError: the bird flew away" in text.splitlines()[-3]
+    assert "\x1b" not in text
+    assert [line.split()[0] for line in text.splitlines()[-5:]] == ["ok", "failed", "ValueError:", "ok", "ok"]
+    assert f"cpu {sys.executable}" in printed(root / "runs/course/00_first.ipynb")
+    assert printed(root / "runs/course/02_last.ipynb").strip() == str(root / "notebooks")
+    assert (root / "runs/course/01_broken.ipynb").exists()
+    assert {path: path.read_bytes() for path in (root / "notebooks").iterdir()} == committed
+    assert set(json.loads((root / "runs/course/times.json").read_text())) == {"00_first", "02_last", "figures"}
+
+
+def test_one_chapter_alone(root, capsys):
+    assert course.main(["--only", "0", "--scale", "smoke"]) == 0
+    assert "smoke" in printed(root / "runs/course/00_first.ipynb")
+    assert not (root / "runs/course/02_last.ipynb").exists()
+    assert "figures" not in capsys.readouterr().out
+
+
+def test_unknown_chapter(root, capsys):
+    assert course.main(["--only", "42"]) == 2
+    assert "the chapters there are: 00, 01, 02" in capsys.readouterr().err
+    with pytest.raises(InputError, match="none"):
+        course.chapter_steps(root, root, "cpu")
+
+
+def test_times_are_merged(tmp_path):
+    path = tmp_path / "times.json"
+    path.write_text('{"00_first": {"gpu": 1.5}, "01_second": {"cpu": 3}}')
+    steps = [course.Step(name, name, 1.0, tmp_path, print) for name in ("00_first", "01_second")]
+    course.save_times([course.Outcome(steps[0], 2.04, None), course.Outcome(steps[1], 9.0, "Error")], "cpu", path)
+    assert json.loads(path.read_text()) == {"00_first": {"gpu": 1.5, "cpu": 2.0}, "01_second": {"cpu": 3}}
+
+
+def test_failing_command_leaves_its_log(tmp_path):
+    log = tmp_path / "figures.log"
+    command = [sys.executable, "-c", "print('drawing'); raise SystemExit('no weights')"]
+    step = course.Step("figures", "Figures", 1.0, log, lambda: course.run_command(command, log))
+    assert course.run_step(step).error == "no weights"
+    assert "drawing" in log.read_text()
