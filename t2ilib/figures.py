@@ -22,6 +22,8 @@ from t2ilib.training import Run
 
 FOLDER = ROOT / "figures"
 RUNS = FOLDER / "runs"
+README = ROOT / "README.md"
+MARKS = ("<!-- results: written by python -m t2ilib.figures results -->", "<!-- end of results -->")
 TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
 
 
@@ -68,14 +70,25 @@ def curves(run: str, name: str) -> None:
 
 
 def results(name: str) -> None:
-    """The table of all full-length runs, as Markdown: every number from a results file."""
+    """The table of all full-length runs, as Markdown, here and in the README: every number from a results file."""
     lines = ["| run | hardware | pictures seen | " + " | ".join(TABLE) + " |", "|---" * (len(TABLE) + 3) + "|"]
     for folder in sorted(path for path in RUNS.iterdir() if path.is_dir()):
         result = json.loads(newest_result(folder).read_text(encoding="utf-8"))
         numbers = [number(result["metrics"], key) for key in TABLE]
         seen = Run(folder).records()[-1]["images"]
         lines.append(" | ".join([f"| {folder.name}", result["protocol"]["hardware"], f"{seen:,}", *numbers]) + " |")
-    write_text(FOLDER / f"{name}.md", "\n".join(lines) + "\n")
+    table = "\n".join(lines) + "\n"
+    write_text(FOLDER / f"{name}.md", table)
+    write_text(README, between(README.read_text(encoding="utf-8"), *MARKS, table))
+
+
+def between(text: str, start: str, end: str, new: str) -> str:
+    """Return `text` with everything between the lines `start` and `end` replaced by `new`."""
+    before, found, rest = text.partition(f"{start}\n")
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise InputError(f"README.md: the lines {start!r} and {end!r} are missing; put them where the table belongs")
+    return f"{before}{start}\n{new}{end}{after}"
 
 
 def newest_result(folder: Path) -> Path:

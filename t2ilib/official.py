@@ -29,7 +29,8 @@ def gancls_config(entries: Entries) -> GANCLSConfig:
     up = [shape[1] for shape in _kernels(entries, "generator.stages.")][:-1]
     down = [shape[0] for shape in _kernels(entries, "discriminator.stages.")]
     joined = entries["generator.stages.0.weight"].shape[0]  # condition and noise
-    shared = {"image_size": 4 * 2 ** len(down), "ngf": _vote(size // 2**i for i, size in enumerate(reversed(up)))}
+    shared = {"joint": False, "image_size": 4 * 2 ** len(down)}
+    shared["ngf"] = _vote(size // 2**i for i, size in enumerate(reversed(up)))
     shared["ndf"] = _vote(size // 2**i for i, size in enumerate(down))
     projections = [value for name, value in entries.items() if ".projection." in name and value.ndim]
     if not projections:

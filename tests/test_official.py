@@ -100,7 +100,9 @@ def test_golden_outputs(golden):
 def small() -> dict[str, torch.Tensor]:
     """A checkpoint of odd sizes, under released names."""
     torch.manual_seed(0)
-    system = GANCLS(GANCLSConfig.tiny(ngf=4, ndf=6, noise_dim=7, embedding_dim=20, projected_dim=5, image_size=64))
+    system = GANCLS(
+        GANCLSConfig.tiny(joint=False, ngf=4, ndf=6, noise_dim=7, embedding_dim=20, projected_dim=5, image_size=64)
+    )
     theirs = official.RELEASED["gancls"].theirs
     return {theirs(name): torch.randn_like(value.float()) for name, value in system.state_dict().items()}
 
@@ -118,7 +120,7 @@ def test_sizes_and_weights_come_from_a_file(small, tmp_path, suffix):
     small = {name: value.round() for name, value in small.items()}
     save_file(small, path) if suffix == "safetensors" else torch.save(small, path)
     system = official.load("gancls", path)
-    sizes = GANCLSConfig(ngf=4, ndf=6, noise_dim=7, embedding_dim=20, projected_dim=5, image_size=64)
+    sizes = GANCLSConfig(joint=False, ngf=4, ndf=6, noise_dim=7, embedding_dim=20, projected_dim=5, image_size=64)
     assert system.config == sizes
     check_loaded(system, {n: v for n, v in small.items() if "num_batches" not in n})
 
@@ -126,7 +128,7 @@ def test_sizes_and_weights_come_from_a_file(small, tmp_path, suffix):
 @pytest.mark.parametrize("image_size", [32, 64, 128])
 @pytest.mark.parametrize("text", [True, False])
 def test_sizes_of_variants(image_size, text):
-    config = GANCLSConfig(image_size=image_size, ngf=2, ndf=3, noise_dim=4, text=text)
+    config = GANCLSConfig(joint=False, image_size=image_size, ngf=2, ndf=3, noise_dim=4, text=text)
     assert official.load("gancls", GANCLS(config).state_dict()).config == config
 
 
@@ -166,7 +168,7 @@ def published() -> dict[str, dict[str, torch.Tensor]]:
 def test_published_names_and_shapes_load(judge):
     entries = published()
     system = official.load("gancls", {"generator": entries["generator"], judge: entries[judge]})
-    assert system.config == GANCLSConfig()
+    assert system.config == GANCLSConfig(joint=False)
     assert all(value.is_meta for value in system.state_dict().values())
     assert len(system.state_dict()) == len(entries["generator"]) + len(entries[judge])
 

@@ -1,6 +1,7 @@
 """Captioned images from every source, packed once and reopened from then on."""
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -49,8 +50,10 @@ def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
 def _load_toy(size: int, options: dict) -> CaptionedImages:
     from t2ilib.data import toy  # noqa: PLC0415, only this source needs the renderer
 
-    _check_options(options, ("train", "validation", "test", "seed"), "toy")
-    key = [toy.LOOK, size, options]
+    known = ("train", "validation", "test", "seed")
+    _check_options(options, known, "toy")
+    defaults = {name: inspect.signature(toy.toy_birds).parameters[name].default for name in known}
+    key = [toy.LOOK, size, defaults | options]  # spelling a default out opens the same set
     return _packed_once(f"toy-{size}-{_short(key)}", lambda: toy.toy_birds(size=size, **options))
 
 

@@ -5,9 +5,11 @@ convolutions; the discriminator downsamples the picture to 4x4, lays the conditi
 It learns from three kinds of pairs: real picture with its caption, fake with its caption, and real picture of another
 class with this caption (CLS). Without the third it could ignore the text, and the generator then would, too.
 
-Defaults are the stabilised reimplementation's, from which the course's numbers come. Differences of that released
-code from the paper, which are options here: it smooths the real label to 0.9 and adds feature matching and L1 to the
-generator's loss (paper: 1, 0, 0), and it does not halve the two negative terms (`halve_negatives`).
+Defaults are the stabilised reimplementation's but for `joint`. Differences of that released code from the paper, which
+are options here: it smooths the real label to 0.9 and adds feature matching and L1 to the generator's loss (paper: 1,
+0, 0), it does not halve the two negative terms (`halve_negatives`), and its discriminator lacks the paper's 1x1
+convolution over picture and text (`joint`, section 4.1). Without that layer the logit is a sum of one term of the
+picture and one of the text: whether they fit cannot be seen, and the mismatched pairs teach nothing.
 Differences of ours from the released code: the logit is not squashed, the losses do that exactly; fakes are made
 without gradient in the discriminator's step (same numbers, less work); a sample is not similar to itself in minibatch
 discrimination (`self_term` of `MinibatchSimilarity` is the released behaviour).
@@ -42,6 +44,7 @@ class GANCLSConfig:
     smoothing: float = 0.9  # label of real pairs; paper 1
     feature_matching: float = 100.0  # weight; paper 0
     l1: float = 50.0  # weight; paper 0
+    joint: bool = True  # 1x1 convolution over picture and text before the logit, as in the paper; released code: False
     mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
     halve_negatives: bool = False  # paper True
     interpolation: bool = False  # GAN-INT: the generator also answers captions between two captions
@@ -104,7 +107,13 @@ class Discriminator(nn.Module):
             stages += [nn.Conv2d(width, following, 4, 2, 1, bias=False), nn.BatchNorm2d(following), nn.LeakyReLU(0.2)]
         self.stages = nn.Sequential(*stages)
         self.projection = TextProjection(config.embedding_dim, config.projected_dim) if config.text else None
-        self.head = nn.Conv2d(widths[-1] + config.condition_dim, 1, 4, bias=False)
+        width = widths[-1] + config.condition_dim
+        self.joint = None
+        if config.joint and config.text:
+            mixing = nn.Conv2d(width, widths[-1], 1, bias=False)
+            self.joint = nn.Sequential(mixing, nn.BatchNorm2d(widths[-1]), nn.LeakyReLU(0.2))
+            width = widths[-1]
+        self.head = nn.Conv2d(width, 1, 4, bias=False)
         self.similarity = None
         if config.minibatch_discrimination:
             self.similarity = nn.Sequential(
@@ -119,6 +128,8 @@ class Discriminator(nn.Module):
         if self.projection is not None:
             condition = self.projection(embedding)[:, :, None, None].expand(-1, -1, 4, 4)
             joint = torch.cat([features, condition], 1)  # (B, C + P, 4, 4)
+        if self.joint is not None:
+            joint = self.joint(joint)  # (B, C, 4, 4); without it the logit is a(picture) + b(text)
         logits = self.head(joint).flatten()  # (B,)
         if self.similarity is not None:  # one linear layer over map and similarities, written as two
             logits = logits + self.similarity(features).flatten()

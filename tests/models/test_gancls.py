@@ -25,9 +25,12 @@ def make_batch(system: GANCLS, count: int = 4) -> SimpleNamespace:
 
 
 def test_parameter_counts_of_the_paper_size():
-    system = models.build("gancls")
-    counts = [sum(p.numel() for p in net.parameters()) for net in (system.generator, system.discriminator)]
-    assert counts == [4_756_736, 2_899_072]
+    def counts(**config):
+        system = models.build("gancls", **config)
+        return [sum(p.numel() for p in net.parameters()) for net in (system.generator, system.discriminator)]
+
+    assert counts(joint=False) == [4_756_736, 2_899_072]  # the released networks
+    assert counts() == [4_756_736, 2_899_072 + 640 * 512 + 2 * 512 - 128 * 16]
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -170,3 +173,18 @@ def test_text_projection_is_linear_norm_leaky():
     linear = sentence @ layer[0].weight.T + layer[0].bias
     normal = (linear - linear.mean(0)) / (linear.var(0, unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(layer(sentence), torch.where(normal > 0, normal, 0.2 * normal))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_only_the_joint_layer_lets_the_logit_see_whether_picture_and_text_fit(joint):
+    """Erratum: the released discriminator's logit is a(picture) + b(text), so its judgement of a picture ignores the text."""
+    torch.manual_seed(0)
+    discriminator = GANCLS(GANCLSConfig.tiny(joint=joint)).discriminator.eval()
+    picture = torch.randn(2, 3, 32, 32, requires_grad=True)
+
+    def slope(text):
+        return torch.autograd.grad(discriminator(picture, text)[0].sum(), picture)[0]
+
+    one, other = slope(torch.randn(2, 16)), slope(torch.randn(2, 16))
+    assert one.abs().max() > 0
+    assert torch.allclose(one, other, rtol=1e-5, atol=1e-9) is not joint
