@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 TOY_CLIP = WEIGHTS / "toy_clip"
-TRAIN_COMMAND = "python -m t2ilib.text.contrastive --data toy --group 32 --steps 1500 --folder data/weights/toy_clip"
+TRAIN_COMMAND = "python -m t2ilib.text.contrastive --data toy --folder data/weights/toy_clip"
 
 
 def load_encoder(name: str, **options: object) -> TextEncoder:

@@ -48,7 +48,6 @@ class ClipConfig:
     minimum_count: int = 1  # a word must occur so often in the captions to enter the vocabulary
     steps: int = 1000  # optimiser steps; paper 32 epochs
     batch_size: int = 128  # pictures a step; paper 32,768
-    group: int = 1  # pictures of one class put together in a batch: hard negatives, read the caption closely; paper 1
     captions_per_picture: int = 2  # captions drawn for each picture of the batch; paper 1
     learning_rate: float = 1e-3  # peak; paper 5e-4
     warmup: int = 100  # steps of linear rise, then a cosine to zero; paper 2,000
@@ -114,7 +113,6 @@ class _Examples:
 
     def __init__(self, dataset: CaptionedImages, encoder: CLIPEncoder, config: ClipConfig):
         self.images, self.config, self.device = dataset.images, config, encoder.device
-        self.class_ids = dataset.class_ids
         captions = list(chain.from_iterable(dataset.captions))
         number = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
         self.tokens = encoder.tokenizer(list(number))  # (distinct captions, T)
@@ -126,7 +124,7 @@ class _Examples:
         """Return pictures (B, 3, H, W) in [-1, 1], tokens (K, B, T) and caption numbers (K, B) of a step, from 1."""
         per_epoch = len(self.images) // self.config.batch_size
         epoch, place = divmod(step - 1, per_epoch)
-        order = self._order(np.random.default_rng((self.config.seed, epoch)))
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.images))
         rows = np.sort(order[place * self.config.batch_size :][: self.config.batch_size])
         random = np.random.default_rng((self.config.seed, epoch, place))
         pictures = torch.from_numpy(self._augment(self.images[rows], random)).to(self.device)
@@ -134,15 +132,6 @@ class _Examples:
         numbers = self.numbers[self.first[rows] + draws]
         tokens, groups = self.tokens[numbers].to(self.device), torch.from_numpy(numbers).to(self.device)
         return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1, tokens, groups
-
-    def _order(self, random: np.random.Generator) -> np.ndarray:
-        """Return all rows in random order, `group` neighbours at a time of one class (some groups straddle two)."""
-        order = random.permutation(len(self.images))
-        if self.config.group == 1:
-            return order
-        order = order[np.argsort(self.class_ids[order], kind="stable")]
-        starts = random.permutation(np.arange(0, len(order), self.config.group))
-        return np.concatenate([order[start : start + self.config.group] for start in starts])
 
     def _augment(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Move each picture (B, H, W, 3) by a few pixels, repeating its border, and mirror half of them."""
@@ -231,13 +220,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", required=True, help="where config.json and model.safetensors are written")
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--group", type=int, default=defaults.group, help="pictures of one class side by side")
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     dataset = load(options.data, defaults.image_size)
-    training = {name: getattr(options, name) for name in ("steps", "batch_size", "group", "learning_rate")}
+    training = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
     config = replace(defaults, **training, seed=options.seed)
     for record in train_clip(dataset.split("train"), config, options.folder, options.device):
         print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
