@@ -1,0 +1,58 @@
+"""What README and chapters show is what the files of runs say, and can be rebuilt."""
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from t2ilib import figures
+from t2ilib.errors import InputError
+from t2ilib.files import ROOT
+
+MANIFEST = json.loads((ROOT / "figures" / "manifest.json").read_text())
+
+
+def test_every_picture_in_figures_has_a_manifest_entry_and_a_command():
+    pictures = {path.stem for path in (ROOT / "figures").glob("*.png")}
+    assert pictures == set(MANIFEST)
+    for name, entry in MANIFEST.items():
+        assert entry["by"] == f"python -m t2ilib.figures {name}"
+        assert name in figures.FIGURES
+
+
+@pytest.mark.parametrize("name", sorted(MANIFEST))
+def test_sources_are_those_the_figure_was_drawn_from(name):
+    for source, digest in MANIFEST[name]["sources"].items():
+        assert hashlib.sha256((ROOT / source).read_bytes()).hexdigest() == digest, f"{source}: make figures"
+
+
+def test_tables_in_readme_come_from_results_files():
+    table = (ROOT / "figures" / "results.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert table in readme
+    for row in table.splitlines()[2:]:
+        name = row.split("|")[1].strip()
+        result = json.loads(figures.newest_result(figures.RUNS / name).read_text())
+        shown = [cell.strip() for cell in row.split("|")[4:-1]]
+        assert shown == [figures.number(result["metrics"], key) for key in figures.TABLE]
+        assert result["protocol"]["hardware"] in row
+
+
+def test_minutes_in_readme_are_the_measured_ones():
+    times = json.loads((ROOT / "notebooks" / "times.json").read_text())
+    shown = re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\).*\| ([\d.]+) \|", (ROOT / "README.md").read_text())
+    assert shown == [(name, f"{times[name]['cpu'] / 60:.1f}") for name in sorted(times) if name[:2].isdigit()]
+
+
+def test_figures_without_training_are_rebuilt_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    for name in ("toy_birds", "gancls_cub100"):
+        figures.FIGURES[name](name)
+        assert (tmp_path / f"{name}.png").read_bytes() == (ROOT / "figures" / f"{name}.png").read_bytes()
+
+
+def test_marks_that_are_gone_are_named():
+    assert figures.between("a\nX\nold\nY\nb", "X", "Y", "new\n") == "a\nX\nnew\nY\nb"
+    with pytest.raises(InputError, match="are missing"):
+        figures.between("nothing", "X", "Y", "new")
