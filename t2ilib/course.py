@@ -82,7 +82,9 @@ def run_notebook(path: Path, copy: Path) -> None:
     import papermill  # noqa: PLC0415 - slow to import, and `--help` should not be
 
     copy.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(path, copy, cwd=path.parent, progress_bar=sys.stderr.isatty())
+    quiet = ["--IPKernelApp.log_level=ERROR"]  # no warning about local connections before each chapter
+    bar = sys.stderr.isatty()
+    papermill.execute_notebook(path, copy, cwd=path.parent, progress_bar=bar, extra_arguments=quiet)
 
 
 def run_command(command: list[str], log: Path) -> None:

@@ -61,11 +61,13 @@ def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
     assert set(json.loads((root / "runs/course/times.json").read_text())) == {"00_first", "02_last", "figures"}
 
 
-def test_one_chapter_alone(root, capsys):
+def test_one_chapter_alone(root, capfd):
     assert course.main(["--only", "0", "--scale", "smoke"]) == 0
     assert "smoke" in printed(root / "runs/course/00_first.ipynb")
     assert not (root / "runs/course/02_last.ipynb").exists()
-    assert "figures" not in capsys.readouterr().out
+    text = capfd.readouterr()
+    assert "figures" not in text.out
+    assert "IPKernelApp" not in text.err
 
 
 def test_unknown_chapter(root, capsys):

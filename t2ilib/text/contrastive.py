@@ -28,7 +28,7 @@ from t2ilib.data import load
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
 from t2ilib.text.clip import FORMAT, VERSION, CLIPEncoder, build_encoder, open_encoder, save_encoder, to_unit_range
-from t2ilib.text.retrieval import retrieval
+from t2ilib.text.retrieval import first_of_each, retrieval
 from t2ilib.text.tokens import END, PAD, WordTokenizer
 
 
@@ -163,7 +163,7 @@ def _step_loss(
 
 
 def _attention(kind: str) -> AbstractContextManager:
-    """Choose the plain attention kernel on CPUs: for sequences this short it trains twice as fast as the tiled one."""
+    """Choose the plain attention kernel on CPUs: for sequences this short it trains 1.6 to 2 times as fast."""
     return sdpa_kernel(SDPBackend.MATH) if kind == "cpu" else nullcontext()
 
 
@@ -231,8 +231,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
     if "test" in dataset.splits:
         test = dataset.split("test")
-        rates = retrieval(open_encoder(options.folder), test, count=min(100, len(test)))
-        print("retrieval, top-1 among 100 held-out pictures:", rates)
+        count = min(100, len(first_of_each(test)))
+        rates = retrieval(open_encoder(options.folder), test, count)
+        print(f"retrieval, top-1 among {count} held-out pictures:", rates)
 
 
 if __name__ == "__main__":

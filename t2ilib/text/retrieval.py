@@ -39,11 +39,16 @@ def retrieval(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 100, 
 
 def distinct_pictures(dataset: CaptionedImages, count: int, seed: int) -> CaptionedImages:
     """Draw `count` pictures of which no two agree in all attributes (or in the first caption, without attributes)."""
-    keys = [row[0] for row in dataset.captions] if dataset.attributes is None else dataset.attributes
-    _, first = np.unique(np.asarray(keys), axis=0, return_index=True)
+    first = first_of_each(dataset)
     if len(first) < count:
         raise InputError(f"count {count}: the dataset has only {len(first)} distinct pictures; ask for fewer")
     return dataset.subset(np.random.default_rng(seed).permutation(first)[:count])
+
+
+def first_of_each(dataset: CaptionedImages) -> np.ndarray:
+    """Return the index of the first picture with each combination of attributes (or first caption, without them)."""
+    keys = [row[0] for row in dataset.captions] if dataset.attributes is None else dataset.attributes
+    return np.unique(np.asarray(keys), axis=0, return_index=True)[1]
 
 
 def _mean_direction(encoder: CLIPEncoder, captions: list[str]) -> Tensor:

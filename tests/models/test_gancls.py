@@ -177,7 +177,7 @@ def test_text_projection_is_linear_norm_leaky():
 
 @pytest.mark.parametrize("joint", [True, False])
 def test_only_the_joint_layer_lets_the_logit_see_whether_picture_and_text_fit(joint):
-    """Erratum: the released discriminator's logit is a(picture) + b(text), so its judgement of a picture ignores the text."""
+    """Erratum: the released logit is a(picture) + b(text), so what it likes about a picture ignores the text."""
     torch.manual_seed(0)
     discriminator = GANCLS(GANCLSConfig.tiny(joint=joint)).discriminator.eval()
     picture = torch.randn(2, 3, 32, 32, requires_grad=True)

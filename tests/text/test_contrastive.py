@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from t2ilib import text
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
-from t2ilib.text import load_encoder
+from t2ilib.text import contrastive, load_encoder
 from t2ilib.text.contrastive import ClipConfig, contrastive_loss, train_clip
 from t2ilib.text.retrieval import distinct_pictures, retrieval
 
@@ -88,3 +88,12 @@ def test_shipped_toy_clip_finds_held_out_birds():
     images = toy.render(attributes, np.arange(120) + 7700, 64)
     birds = CaptionedImages(images, captions, ids, np.full(120, "test"), names, attributes)
     assert retrieval(load_encoder("toy-clip"), birds, count=100)["full"] > 0.9
+
+
+def test_command_line_trains_saves_and_measures_few_pictures(squares: CaptionedImages, tmp_path, monkeypatch, capsys):
+    splits = np.array(["train"] * 32 + ["test"] * 32)
+    dataset = replace(squares, splits=splits)  # 32 test pictures, 16 of them distinct
+    monkeypatch.setattr(contrastive, "load", lambda source, size: dataset)
+    contrastive.main(["--folder", str(tmp_path), "--steps", "1", "--batch-size", "8"])
+    assert "top-1 among 16 held-out pictures" in capsys.readouterr().out
+    assert load_encoder(str(tmp_path)).name == "toy-clip"
