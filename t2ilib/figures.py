@@ -41,7 +41,8 @@ def toy_birds(name: str) -> None:
 def generated(weights: str, name: str) -> None:
     """Four pictures each of six held-out captions, drawn by shipped weights."""
     rows = toy.sample_attributes(6, seed=3, held_out=True)
-    captions = [toy.caption(row, seed) for seed, row in enumerate(rows)]
+    parts = ("body", "wing", "belly", "perch", "background")
+    captions = [toy.compose(row, parts, seed) for seed, row in enumerate(rows)]
     pictures = load_sampler(weights).sample(captions, seed=0, per_caption=4)
     across = [pictures[4 * column + row] for row in range(4) for column in range(6)]
     labels = [*[""] * 18, *captions]

@@ -73,25 +73,20 @@ def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title:
     """Pictures side by side, each with its caption in small print below; `images` as `to_uint8` takes them."""
     images = to_uint8(images)
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    cell = WIDTH / columns
-    texts = _wrapped(captions, cell) if captions is not None else []
-    lines = max((text.count("\n") + 1 for text in texts), default=0)
-    footer = 0.03 + 0.115 * lines if lines else 0.0  # inches
-    header = 0.3 if title else 0.0
+    cell, gap, header = WIDTH / columns, 0.03, 0.3 if title else 0.0  # inches
+    texts = _wrapped(captions, cell) if captions is not None else [""] * len(images)
+    footers = [_footer(texts[first : first + columns]) for first in range(0, len(images), columns)]
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(WIDTH, rows * (cell + footer) + header), dpi=DPI)
-        height = figure.get_figheight()
-        for index, image in enumerate(images):
+        height = header + sum(cell + footer for footer in footers)
+        figure = Plot(figsize=(WIDTH, height), dpi=DPI)
+        for index, (image, text) in enumerate(zip(images, texts, strict=True)):
             row, column = divmod(index, columns)
-            bottom = height - header - row * (cell + footer) - cell
-            gap = 0.03
+            bottom = height - header - (row + 1) * cell - sum(footers[:row])
             box = (column * cell + gap / 2, bottom + gap / 2, cell - gap, cell - gap)
             axes = figure.add_axes((box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height))
             axes.imshow(image, interpolation="lanczos" if image.shape[0] * 1.5 < cell * DPI else "antialiased")
             axes.set_axis_off()
-            if texts:
-                axes.text(0, -0.02, texts[index], transform=axes.transAxes, fontsize=6, va="top", linespacing=1.15)
+            axes.text(0, -0.02, text, transform=axes.transAxes, fontsize=6, va="top", linespacing=1.15)
         if title:
             figure.text(0.005, 1 - 0.08 / height, title, weight="bold", size=10, va="top")
     return figure
@@ -213,6 +208,12 @@ def save_figure(
 def show_source(*objects: object) -> None:
     """Print the source of library functions and classes, for chapters in which that code is the lesson."""
     print("\n\n".join(textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in objects))
+
+
+def _footer(texts: Sequence[str]) -> float:
+    """Return the height in inches that a row's captions need below it."""
+    lines = max(text.count("\n") + 1 if text else 0 for text in texts)
+    return 0.03 + 0.115 * lines if lines else 0.0
 
 
 def _wrapped(captions: Sequence[str], cell: float) -> list[str]:
