@@ -189,7 +189,11 @@ def test_every_missing_and_misshapen_entry_is_named(name):
     value = entries[net].pop(entry)
     assert f"missing {name}" in refused(entries)
     entries[net][entry] = torch.empty([*value.shape[:-1], value.shape[-1] + 1], device="meta")
-    assert f"misshapen {name}" in refused(entries)
+    named = {name}
+    if entry.endswith("projection.0.weight"):  # the two networks disagree on the sentence's length: either may be wrong
+        named = {"generator.projection.0.weight", "discriminator.projector.projection.0.weight"}
+    message = refused(entries)
+    assert any(f"misshapen {one}" in message for one in named)
 
 
 def test_all_problems_are_in_one_message(small):
