@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -61,6 +62,15 @@ def test_run_folder_holds_all_that_is_promised(finished):
     assert result["protocol"]["n"] == 24 and result["protocol"]["step"] == 4
     assert 0 <= records[-1]["metric/attribute_accuracy"] <= 1
     assert result["metrics"]["attribute_accuracy"]["mentioned"] == records[-1]["metric/attribute_accuracy"]
+
+
+def test_stopped_run_continues_to_the_bit(finished, tmp_path):
+    recipe = load_recipe("gancls_toy", **TINY)
+    list(experiment.run_recipe(recipe.override(**{"training.steps": 2}), tmp_path / "parts", n=8))
+    list(experiment.run_recipe(recipe, tmp_path / "parts", n=8))
+    whole, parts = (Run.open(folder).restore()[0] for folder in (finished[0], tmp_path / "parts"))
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
 
 
 def test_trained_system_is_found_by_folder_and_by_checkpoint(finished):

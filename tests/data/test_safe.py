@@ -82,7 +82,7 @@ class Call:
         np.float64,
         3j,
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_everything_else_is_refused(load, tmp_path, monkeypatch, value, protocol):
     monkeypatch.chdir(tmp_path)
