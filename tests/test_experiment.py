@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict
+from importlib.metadata import entry_points
 
 import pytest
 import torch
@@ -147,9 +148,9 @@ def test_command_line_from_training_to_results(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "t2ilib.cli", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    (script,) = entry_points(group="console_scripts", name="t2i")  # what the installed command `t2i` calls
+    code = f"import sys; sys.argv[1:] = {arguments!r}; from {script.module} import {script.attr} as t2i; t2i()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr
     assert "Traceback" not in done.stderr
