@@ -44,7 +44,7 @@ def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
     if path.is_file() or any(path.glob(METADATA)) or any(path.glob(f"*/{METADATA}")):
         return import_folder
     what = "holds no data set that is known" if path.exists() else "no such source"
-    raise InputError(f"{source}: {what}; give {ACCEPTED}")
+    raise InputError(f"{source}: {what}; give {ACCEPTED}; data/README.md says where data sets come from")
 
 
 def _load_toy(size: int, options: dict) -> CaptionedImages:
