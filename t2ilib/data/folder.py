@@ -100,7 +100,8 @@ def keep_present(names: Sequence[str], exists: Callable[[str], bool], where: Pat
     missing = len(names) - len(kept)
     if missing and not (allow_missing and kept):
         first = next(name for name in names if not exists(name))
-        remedy = "get the complete data, or pass allow_missing=True to take what is there" if kept else "check the path"
+        take = "pass allow_missing=True (t2i data: --allow-missing) to take what is there"
+        remedy = f"get the complete data, or {take}" if kept else "check the path"
         raise InputError(f"{where}: {missing} of {len(names)} pictures are missing, the first is {first}; {remedy}")
     if not kept:
         raise InputError(f"{where}: lists no pictures; check that it is the right one")
