@@ -63,7 +63,8 @@ def run_recipe(recipe: Recipe, folder: str | Path, n: int = 1000) -> Iterator[di
     if process.is_main_process:
         write_json(experiment.run.folder / "environment.json", _environment(process))
     with process.main_process_first():
-        features = text.encode_dataset(experiment.encoder, experiment.dataset, cache_folder=files.DATA / "text")
+        cache, words = files.DATA / "text", recipe.text.words
+        features = text.encode_dataset(experiment.encoder, experiment.dataset, cache_folder=cache, words=words)
     batches = Batches(
         experiment.dataset,
         features,

@@ -107,7 +107,8 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 
 def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
     clip = {"steps": 2, "batch_size": 16, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1}
-    recipe = load_recipe("gancls_toy", **TINY, **{"text.encoder": "contrastive", "text.options": clip})
+    changes = {"text.encoder": "contrastive", "text.options": clip, "text.words": True}
+    recipe = load_recipe("gancls_toy", **TINY, **changes)
     folder = tmp_path / "own"
     list(experiment.run_recipe(recipe, folder, n=8))
     assert (folder / "text" / "model.safetensors").is_file()
