@@ -8,8 +8,9 @@ class with this caption (CLS). Without the third it could ignore the text, and t
 Defaults are the stabilised reimplementation's but for `joint`. Differences of that released code from the paper, which
 are options here: it smooths the real label to 0.9 and adds feature matching and L1 to the generator's loss (paper: 1,
 0, 0), it does not halve the two negative terms (`halve_negatives`), and its discriminator lacks the paper's 1x1
-convolution over picture and text (`joint`), which the paper's authors' own code has. Without that layer the logit is a sum of one term of the
-picture and one of the text: whether they fit cannot be seen, and the mismatched pairs teach nothing about it.
+convolution over picture and text (`joint`), which the paper's authors' own code has. Without that layer the logit is a
+sum of one term of the picture and one of the text: whether they fit cannot be seen, and the mismatched pairs teach
+nothing about it.
 Differences of ours from the released code: the logit is not squashed, the losses do that exactly; fakes are made
 without gradient in the discriminator's step (same numbers, less work); a sample is not similar to itself in minibatch
 discrimination (`self_term` of `MinibatchSimilarity` is the released behaviour).
