@@ -21,9 +21,11 @@ from t2ilib.metrics.results import commit, hardware, write_result
 from t2ilib.plots import contact_sheet
 from t2ilib.sampling import Sampler, load_recipe_encoder, model_config
 from t2ilib.text.contrastive import ClipConfig, train_clip
+from t2ilib.text.guidance import ClipGuidance
 from t2ilib.training import Recipe, Run, Samples, train
 from t2ilib.training.loop import Generate, this_process
 
+ROLES = ("text", "clip", "evaluation")  # groups of a recipe that may name an encoder
 GRID = (8, 4)  # captions, pictures per caption in the periodic grid
 
 
@@ -37,20 +39,25 @@ class Experiment:
     reference: CaptionedImages  # the split that captions for samples and metrics are drawn from
     encoder: text.TextEncoder
     system: models.System
+    judge_encoder: text.TextEncoder  # R-precision and CLIP score are measured with
 
 
 def prepare(recipe: Recipe, folder: str | Path) -> Experiment:
     """Load data and text encoder (training a small CLIP first where the recipe asks for one) and build the system."""
     with this_process().main_process_first():
         dataset = data.load(recipe.data.source, recipe.data.size, **recipe.data.options)
-        training, reference = dataset.split(recipe.data.split), dataset.split(recipe.data.reference)
+        training, reference = dataset.split(recipe.data.split), _reference(dataset, recipe)
         run = Run.create(folder, recipe)
-        if recipe.text.encoder == "contrastive" and not (run.folder / "text" / "model.safetensors").is_file():
-            _train_encoder(recipe, training, run.folder / "text")
-    encoder = load_recipe_encoder(recipe, run.folder).to(this_process().device)
+        for role in ROLES:
+            if getattr(recipe, role).encoder == "contrastive":
+                _train_encoder(recipe, role, training, run.folder / role)
+    encoders = [load_recipe_encoder(recipe, run.folder, role).to(this_process().device) for role in ROLES]
     torch.manual_seed(recipe.training.seed)
-    system = models.build(recipe.system, **model_config(recipe, encoder))
-    return Experiment(recipe, run, training, reference, encoder, system)
+    system = models.build(recipe.system, **model_config(recipe, encoders[0]))
+    if recipe.clip.weight:
+        settings = {key: value for key, value in asdict(recipe.clip).items() if key not in ("encoder", "options")}
+        system.guidance = ClipGuidance(encoders[1], **settings)
+    return Experiment(recipe, run, training, reference, encoders[0], system, encoders[2])
 
 
 def run_recipe(recipe: Recipe, folder: str | Path, n: int = 1000) -> Iterator[dict]:
@@ -65,13 +72,18 @@ def run_recipe(recipe: Recipe, folder: str | Path, n: int = 1000) -> Iterator[di
     with process.main_process_first():
         cache, words = files.DATA / "text", recipe.text.words
         features = text.encode_dataset(experiment.encoder, experiment.dataset, cache_folder=cache, words=words)
+        targets = None
+        if experiment.system.guidance:
+            teacher = experiment.system.guidance.encoder
+            targets = text.encode_dataset(teacher, experiment.dataset, cache_folder=cache)
     batches = Batches(
         experiment.dataset,
         features,
         experiment.system.config.batch_size,
         process.device,
         seed=recipe.training.seed,
-        augment=Augment(flip=recipe.data.flip),
+        augment=Augment(recipe.data.crop or None, recipe.data.flip),
+        targets=targets,
         rank=process.process_index,
         world=process.num_processes,
     )
@@ -108,26 +120,43 @@ def grid_captions(reference: CaptionedImages) -> list[str]:
 
 def measure(experiment: Experiment, generate: Generate, step: int, n: int) -> dict[str, float]:
     """Evaluate `generate` on the reference split, write the results file, return the numbers for the record."""
+    recipe = experiment.recipe
     settings = evaluation.EvaluationSettings(
-        n=n, seed=experiment.recipe.training.seed, noise_size=experiment.system.config.noise_dim
+        n=n,
+        seed=recipe.training.seed,
+        noise_size=experiment.system.config.noise_dim,
+        truncation=recipe.evaluation.truncation or None,
     )
-    result = _evaluate(generate, experiment.reference, experiment.encoder, settings)
+    result = _evaluate(generate, experiment.reference, experiment.encoder, experiment.judge_encoder, settings)
     write_result(experiment.run.folder / "results", result["metrics"], {**result["protocol"], "step": step})
     return {f"metric/{name}": value for name, value in headline(result["metrics"]).items()}
 
 
-def evaluate_sampler(
-    sampler: Sampler, source: str | None = None, split: str | None = None, n: int = 1000, seed: int = 0
+def evaluate_sampler(  # noqa: PLR0913
+    sampler: Sampler,
+    source: str | None = None,
+    split: str | None = None,
+    n: int = 1000,
+    seed: int = 0,
+    truncation: float | None = None,
 ) -> dict[str, dict]:
     """Evaluate a trained system on the reference split of its recipe, or of another source or split.
+
+    `truncation` as in `System.noise`; without one the recipe's counts.
 
     Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
     """
     wanted = sampler.recipe.data
     options = wanted.options if source is None else {}
-    reference = data.load(source or wanted.source, wanted.size, **options).split(split or wanted.reference)
-    settings = evaluation.EvaluationSettings(n=n, seed=seed, noise_size=sampler.system.config.noise_dim)
-    result = _evaluate(sampler.system.generate, reference, sampler.encoder, settings)
+    dataset = data.load(source or wanted.source, wanted.size, **options)
+    settings = evaluation.EvaluationSettings(
+        n=n,
+        seed=seed,
+        noise_size=sampler.system.config.noise_dim,
+        truncation=truncation or sampler.recipe.evaluation.truncation or None,
+    )
+    reference = _reference(dataset, sampler.recipe, split)
+    result = _evaluate(sampler.system.generate, reference, sampler.encoder, sampler.judge_encoder, settings)
     result["protocol"] |= {"system": sampler.recipe.system, "step": sampler.step}
     return result
 
@@ -142,21 +171,29 @@ def headline(metrics: dict) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if isinstance(value, float)}
 
 
-def _evaluate(generate: Generate, reference: CaptionedImages, encoder, settings) -> dict[str, dict]:
+def _reference(dataset: CaptionedImages, recipe: Recipe, split: str | None = None) -> CaptionedImages:
+    """Return the split that is measured against, cut to the size that the system draws."""
+    reference = dataset.split(split or recipe.data.reference)
+    return reference.centre_crop(recipe.data.crop) if recipe.data.crop else reference
+
+
+def _evaluate(generate: Generate, reference: CaptionedImages, encoder, judge_encoder, settings) -> dict[str, dict]:
     judge = load_judge() if reference.attributes is not None else None
-    return evaluation.evaluate(generate, reference, encoder, judge, settings)
+    return evaluation.evaluate(generate, reference, encoder, judge, settings, judge_encoder)
 
 
-def _train_encoder(recipe: Recipe, dataset: CaptionedImages, folder: Path) -> None:
-    """Train the recipe's small CLIP on the training split alone; a half-trained one is never left behind."""
+def _train_encoder(recipe: Recipe, role: str, dataset: CaptionedImages, folder: Path) -> None:
+    """Train a small CLIP of the recipe on the training split alone, once; a half-trained one is never left behind."""
+    if (folder / "model.safetensors").is_file():
+        return
     try:
-        config = ClipConfig(**recipe.text.options)
+        config = ClipConfig(**getattr(recipe, role).options)
     except TypeError as error:
-        raise InputError(f"text.options: {error}; known are {', '.join(asdict(ClipConfig()))}") from None
-    unfinished = folder.with_name("text.unfinished")
+        raise InputError(f"{role}.options: {error}; known are {', '.join(asdict(ClipConfig()))}") from None
+    unfinished = folder.with_name(f"{role}.unfinished")
     for record in train_clip(dataset, config, unfinished, this_process().device):
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in record.items() if name != "step")
-        print(f"text encoder, step {record['step']} of {config.steps}: {numbers}", flush=True)
+        print(f"{role} encoder, step {record['step']} of {config.steps}: {numbers}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 

@@ -3,6 +3,9 @@
 All compute in float32 whatever the precision of the networks, so they are safe under bfloat16 autocast.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,3 +55,55 @@ def feature_matching(fake: Tensor, real: Tensor) -> Tensor:
 def l1(fake: Tensor, real: Tensor) -> Tensor:
     """Mean absolute difference of two pictures (B, 3, H, W) in [-1, 1]; the generator minimises it."""
     return F.l1_loss(fake.float(), real.float())
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor, mismatched: Tensor | None = None) -> dict[str, Tensor]:
+    """Terms that the discriminator minimises; all arguments are logits (B,). DF-GAN (Tao et al. 2022), equation 1.
+
+    L_D = mean max(0, 1 - real) + 1/2 mean max(0, 1 + fake) + 1/2 mean max(0, 1 + mismatched)
+
+    `mismatched` scores real pictures beside another picture's sentence. Without it the fakes count in full.
+    """
+    real, fake = real.float(), fake.float()
+    terms = {"real": F.relu(1 - real).mean(), "fake": F.relu(1 + fake).mean()}
+    if mismatched is None:
+        return terms
+    return {
+        "real": terms["real"],
+        "fake": terms["fake"] / 2,
+        "mismatched": F.relu(1 + mismatched.float()).mean() / 2,
+    }
+
+
+def hinge_generator(fake: Tensor) -> Tensor:
+    """-mean fake, which the generator minimises; `fake` are logits (B,). DF-GAN, equation 1."""
+    return -fake.float().mean()
+
+
+def matching_aware_penalty(
+    score: Callable[[Tensor, Tensor], tuple[Tensor, Any]],
+    images: Tensor,
+    sentence: Tensor,
+    weight: float = 2.0,
+    power: float = 6.0,
+) -> tuple[Tensor, Tensor, Any]:
+    """MA-GP: weight * mean_b ||grad_(x, e) D(x_b, e_b)||^power, which the discriminator minimises. DF-GAN, section 3.2.
+
+    `score(images, sentence)` returns logits (B,), row b of which depends on row b alone, and anything more. Returns the
+    penalty, those logits, and that. The norm runs over picture and sentence of one sample together, as (sum g^2)^(p/2):
+    no root, so the second derivative exists where the gradient is zero. torch.func.grad makes it part of the forward
+    graph, which torch.compile takes, where it refuses torch.autograd.grad with create_graph.
+    """
+
+    def total(images: Tensor, sentence: Tensor) -> tuple[Tensor, Any]:
+        logits, more = score(images, sentence)
+        return logits.float().sum(), (logits, more)
+
+    gradients, (_, (logits, more)) = torch.func.grad_and_value(total, argnums=(0, 1), has_aux=True)(images, sentence)
+    squared = sum(gradient.float().flatten(1).square().sum(1) for gradient in gradients)  # (B,)
+    return weight * (squared ** (power / 2)).mean(), logits, more
+
+
+def clip_loss(images: Tensor, texts: Tensor) -> Tensor:
+    """mean (1 - cos(image_b, text_b)) over CLIP embeddings (B, D), which the generator minimises: 0 is a perfect fit."""
+    return 1 - F.cosine_similarity(images.float(), texts.float(), dim=-1).mean()

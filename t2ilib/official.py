@@ -7,7 +7,7 @@ and how sizes follow from shapes.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t2ilib.errors import InputError
 from t2ilib.models import SYSTEMS, System
+from t2ilib.models.dfgan import DFGANConfig
 from t2ilib.models.gancls import GANCLSConfig
 
 LISTED = 5  # entries that an error message names before it counts the rest
@@ -40,6 +41,19 @@ def gancls_config(entries: Entries) -> GANCLSConfig:
     return GANCLSConfig(noise_dim=joined - projected, embedding_dim=embedding, projected_dim=projected, **shared)
 
 
+def dfgan_config(entries: Entries) -> DFGANConfig:
+    """Return the sizes that DF-GAN's entries (our names) have."""
+    noise_dim = entries["generator.start.weight"].shape[1]
+    condition_dim = entries["generator.blocks.0.fusions.0.affines.0.scale.0.weight"].shape[1]
+    blocks = {name.split(".")[2] for name in entries if name.startswith("discriminator.blocks.")}
+    return DFGANConfig(
+        image_size=4 * 2 ** len(blocks),
+        noise_dim=noise_dim,
+        embedding_dim=condition_dim - noise_dim,
+        nf=len(entries["discriminator.start.weight"]),
+    )
+
+
 def _kernels(entries: Entries, beginning: str) -> list[torch.Size]:
     """Return the shapes of the convolutions `beginning` + index, in the network's order, not the file's."""
     names = [name for name, value in entries.items() if name.startswith(beginning) and value.ndim == 4]
@@ -57,14 +71,16 @@ class Released:
     networks: Mapping[str, str]  # a network's name in the file -> ours
     names: Mapping[str, str]  # beginning of an entry's name, "network.released" -> "network.ours"
     config: Callable[[Entries], Any]  # entries under our names -> configuration
+    parts: Mapping[str, str] = field(default_factory=dict)  # further along the name, ".released." -> ".ours."
 
     def ours(self, name: str) -> str:
         """Return our name of the released entry `name`."""
-        return _replace_beginning(name, self.names)
+        return _rename(name, self.names, self.parts)
 
     def theirs(self, name: str) -> str:
         """Return the released name of our entry `name`."""
-        return _replace_beginning(name, {ours: theirs for theirs, ours in self.names.items()})
+        inverse = ({ours: theirs for theirs, ours in names.items()} for names in (self.names, self.parts))
+        return _rename(name, *inverse)
 
 
 RELEASED: dict[str, Released] = {
@@ -77,6 +93,34 @@ RELEASED: dict[str, Released] = {
             "discriminator.projector.projection.": "discriminator.projection.",
         },
         config=gancls_config,
+    ),
+    "dfgan": Released(
+        networks={"netG": "generator", "netD": "discriminator", "netC": "head"},
+        names={
+            "generator.fc.": "generator.start.",
+            "generator.GBlocks.": "generator.blocks.",
+            "generator.to_rgb.": "generator.picture.",
+            "discriminator.conv_img.": "discriminator.start.",
+            "discriminator.DBlocks.": "discriminator.blocks.",
+            "head.joint_conv.": "discriminator.head.joint.",
+        },
+        parts={
+            ".fuse1.": ".fusions.0.",
+            ".fuse2.": ".fusions.1.",
+            ".affine0.": ".affines.0.",
+            ".affine1.": ".affines.1.",
+            ".fc_gamma.linear1.": ".scale.0.",
+            ".fc_gamma.linear2.": ".scale.2.",
+            ".fc_beta.linear1.": ".shift.0.",
+            ".fc_beta.linear2.": ".shift.2.",
+            ".c1.": ".convolutions.0.",
+            ".c2.": ".convolutions.1.",
+            ".c_sc.": ".shortcut.",
+            ".conv_r.": ".residual.",
+            ".conv_s.": ".skip.",
+            ".gamma": ".gain",
+        },
+        config=dfgan_config,
     ),
 }
 
@@ -104,10 +148,13 @@ def load(name: str, checkpoint: Checkpoint) -> System:
     return system.eval()
 
 
-def _replace_beginning(name: str, pairs: Mapping[str, str]) -> str:
-    for old, new in pairs.items():
+def _rename(name: str, beginnings: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    for old, new in beginnings.items():
         if name.startswith(old):
-            return new + name.removeprefix(old)
+            name = new + name.removeprefix(old)
+            break
+    for old, new in parts.items():
+        name = name.replace(old, new)
     return name
 
 

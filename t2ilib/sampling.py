@@ -21,13 +21,15 @@ from t2ilib.training.run import Run
 class Sampler:
     """A trained generator with the encoder that it is conditioned on.
 
-    `step` is the number of generator steps that it was trained for.
+    `step` is the number of generator steps that it was trained for, `judge_encoder` the CLIP that its recipe has the
+    alignment measured with.
     """
 
     system: models.System
     encoder: text.TextEncoder
     recipe: Recipe
     step: int
+    judge_encoder: text.TextEncoder | None = None
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], noise: Tensor) -> Tensor:
@@ -35,13 +37,15 @@ class Sampler:
         sentence = self.encoder.encode(list(captions)).sentence
         return self.system.generate(sentence, noise.to(sentence.device))
 
-    def sample(self, captions: Sequence[str], seed: int = 0, per_caption: int = 1) -> Tensor:
+    def sample(
+        self, captions: Sequence[str], seed: int = 0, per_caption: int = 1, truncation: float | None = None
+    ) -> Tensor:
         """Return `per_caption` pictures of each caption, (len(captions) * per_caption, 3, H, W), caption by caption.
 
         Picture k of every caption shares its noise, so that only the words differ; a seed gives the same noise
-        whatever the captions are.
+        whatever the captions are. `truncation` as in `System.noise`.
         """
-        noise = self.system.noise(per_caption, torch.Generator().manual_seed(seed))
+        noise = self.system.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
         repeated = [caption for caption in captions for _ in range(per_caption)]
         return self.generate(repeated, noise.repeat(len(captions), 1))
 
@@ -58,7 +62,8 @@ def load_sampler(source: str | Path) -> Sampler:
     system = models.build(recipe.system, **model_config(recipe, encoder))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else "generator"
     load_module(system.generator, part, {name: value.float() for name, value in tensors.items()}, path)
-    return Sampler(system.eval().requires_grad_(False), encoder, recipe, about["step"])
+    judge_encoder = load_recipe_encoder(recipe, folder, "evaluation") if recipe.evaluation.encoder else encoder
+    return Sampler(system.eval().requires_grad_(False), encoder, recipe, about["step"], judge_encoder)
 
 
 def export(run: Run, path: str | Path, about: str) -> Path:
@@ -85,16 +90,23 @@ def half(value: Tensor) -> Tensor:
 
 def model_config(recipe: Recipe, encoder: text.TextEncoder) -> dict:
     """Return the system's hyper-parameters: the recipe's, and the sizes that data and encoder decide."""
-    return {"image_size": recipe.data.size, "embedding_dim": encoder.sentence_dim, **recipe.model}
+    return {"image_size": recipe.data.crop or recipe.data.size, "embedding_dim": encoder.sentence_dim, **recipe.model}
 
 
-def load_recipe_encoder(recipe: Recipe, folder: Path | None) -> text.TextEncoder:
-    """Return the recipe's text encoder; one that was trained on the run's own data lies in the run folder."""
-    if recipe.text.encoder != "contrastive":
-        return text.load_encoder(recipe.text.encoder, **recipe.text.options)
+def load_recipe_encoder(recipe: Recipe, folder: Path | None, role: str = "text") -> text.TextEncoder:
+    """Return the encoder that the recipe has for `role`: "text", or "clip" (its loss), or "evaluation" (its metrics).
+
+    One that was trained on the run's own data lies in the run folder, under the name of its role. A role that names
+    no encoder has the text's.
+    """
+    settings = getattr(recipe, role)
+    if not settings.encoder:
+        return load_recipe_encoder(recipe, folder)
+    if settings.encoder != "contrastive":
+        return text.load_encoder(settings.encoder, **settings.options)
     if folder is None:
-        raise InputError("text.encoder: contrastive needs the run folder, which holds its weights; give the folder")
-    return text.load_encoder(str(folder / "text"))
+        raise InputError(f"{role}.encoder: contrastive needs the run folder, which holds its weights; give the folder")
+    return text.load_encoder(str(folder / role))
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:

@@ -38,6 +38,8 @@ class Batch:
     indices: Tensor  # (B,) int64, positions in the data set
     words: Tensor | None = None  # (B, T, D) word features of the same caption
     mask: Tensor | None = None  # (B, T) bool, True = padding
+    target: Tensor | None = None  # (B, D') sentence feature of the same caption by the CLIP of the CLIP loss
+    step: int = 0  # number of the batch
 
 
 class Batches:
@@ -57,6 +59,7 @@ class Batches:
         *,
         seed: int = 0,
         augment: Augment | None = None,
+        targets: "CaptionFeatures | None" = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -65,12 +68,14 @@ class Batches:
         self.side = self.augment.crop or dataset.size
         self.count, self.batch_size, self.device, self.seed = len(dataset), batch_size, torch.device(device), seed
         self.rank, self.world = rank, world
-        self._check(dataset, features)
+        for given in (features, targets or features):
+            self._check(dataset, given)
         images = dataset.images if dataset.images.flags.writeable else dataset.images.copy()
         self.images = torch.from_numpy(images).to(self.device)  # (N, S, S, 3) uint8
         self.sentence = features.sentence.to(self.device)
         self.words = None if features.words is None else features.words.to(self.device)
         self.mask = None if features.mask is None else features.mask.to(self.device)
+        self.target = None if targets is None else targets.sentence.to(self.device)
         self.offsets = torch.as_tensor(features.offsets).cpu().long()
         self.class_ids = torch.from_numpy(dataset.class_ids.copy())
         self.others = OtherClass(self.class_ids)
@@ -97,6 +102,8 @@ class Batches:
             indices=indices.to(self.device, non_blocking=True),
             words=None if self.words is None else self.words[rows],
             mask=None if self.mask is None else self.mask[rows],
+            target=None if self.target is None else self.target[rows],
+            step=step,
         )
 
     def _check(self, dataset: CaptionedImages, features: "CaptionFeatures") -> None:

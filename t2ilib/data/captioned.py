@@ -78,6 +78,13 @@ class CaptionedImages:
             attributes=None if self.attributes is None else self.attributes[indices],
         )
 
+    def centre_crop(self, side: int) -> "CaptionedImages":
+        """Return the same set with the middle `side` x `side` pixels of each picture."""
+        if not 1 <= side <= min(self.images.shape[1:3]):
+            raise InputError(f"crop: {side} pixels; the pictures are stored at {self.size}, pack them larger")
+        top, left = ((length - side) // 2 for length in self.images.shape[1:3])
+        return replace(self, images=self.images[:, top : top + side, left : left + side])
+
     def split(self, name: str) -> "CaptionedImages":
         """Return the pictures of one split; `InputError` names the splits there are when it is empty."""
         indices = np.flatnonzero(self.splits == name)

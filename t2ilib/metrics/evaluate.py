@@ -19,6 +19,7 @@ from t2ilib.metrics.attributes import Judge, attribute_accuracy
 from t2ilib.metrics.diversity import diversity
 from t2ilib.metrics.frechet import frechet_distance
 from t2ilib.metrics.r_precision import clip_score, r_precision
+from t2ilib.noise import truncated_noise
 
 Generate = Callable[[Tensor, Tensor], Tensor]  # sentence (B, D), noise (B, Z) -> pictures (B, 3, H, W) in [-1, 1]
 
@@ -33,18 +34,23 @@ class EvaluationSettings:
     noise_size: int = 100
     diversity_captions: int = 32  # captions of which several pictures are drawn
     per_caption: int = 8  # how many
+    truncation: float | None = None  # of the noise, as in System.noise; None: plain normal noise
     candidates: int = 100  # captions ranked in R-precision, the true one included
     device: str = "cpu"
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913
     generate: Generate,
     dataset: CaptionedImages,
     encoder,
     judge: Judge | None = None,
     settings: EvaluationSettings | None = None,
+    judge_encoder=None,
 ) -> dict[str, dict]:
     """Measure `generate` on the captions of `dataset` (a test split); returns {"metrics": ..., "protocol": ...}.
+
+    `encoder` conditions the generator; `judge_encoder`, by default the same, scores how well pictures fit captions. A
+    generator that was trained against a CLIP has to be scored by another.
 
     With a `judge` (toy birds): attribute accuracy, toy FD and diversity in the judge's features. Without one
     (photographs): "CLIP FD" and diversity in the encoder's image features. With an encoder that sees pictures
@@ -55,18 +61,19 @@ def evaluate(
     settings, started = settings or EvaluationSettings(), time.perf_counter()
     rows, captions = choose_captions(dataset, settings)
     pictures = generate_pictures(generate, captions, encoder, settings)
-    seeing = encoder if hasattr(encoder, "encode_images") else None
+    judge_encoder = judge_encoder or encoder
+    seeing = judge_encoder if hasattr(judge_encoder, "encode_images") else None
     metrics: dict = _alignment(pictures, captions, seeing, judge, settings)
     metrics["real"] = _alignment(to_pictures(dataset.images[rows]), captions, seeing, judge, settings)
     if judge or seeing:
-        extract = judge.features if judge else _image_features(encoder)
+        extract = judge.features if judge else _image_features(judge_encoder)
         reference = _in_batches(lambda part: extract(to_pictures(part)), dataset.images, settings)
         varied = generate_varied(generate, captions[: settings.diversity_captions], encoder, settings)
         distance = _distance(_in_batches(extract, pictures, settings), reference)
         metrics["toy_fd" if judge else "clip_fd"] = distance
         features = _in_batches(extract, varied.flatten(0, 1), settings).reshape(*varied.shape[:2], -1)
         metrics["diversity"] = diversity(features, reference)
-    return {"metrics": metrics, "protocol": _protocol(dataset, encoder, judge, settings, started)}
+    return {"metrics": metrics, "protocol": _protocol(dataset, (encoder, judge_encoder), judge, settings, started)}
 
 
 def choose_captions(dataset: CaptionedImages, settings: EvaluationSettings) -> tuple[np.ndarray, list[str]]:
@@ -84,7 +91,7 @@ def generate_pictures(
 ) -> Tensor:
     """One picture per caption, (n, 3, H, W) in [-1, 1] on the CPU; noise depends on seed and stream, not on batches."""
     generator = torch.Generator().manual_seed(settings.seed * 1000 + stream)
-    noise = torch.randn(len(captions), settings.noise_size, generator=generator)
+    noise = truncated_noise((len(captions), settings.noise_size), settings.truncation, generator)
     pictures = []
     with torch.no_grad():
         for first in range(0, len(captions), settings.batch_size):
@@ -141,13 +148,15 @@ def _in_batches(function: Callable, items, settings: EvaluationSettings) -> np.n
 
 
 def _protocol(
-    dataset: CaptionedImages, encoder, judge: Judge | None, settings: EvaluationSettings, started: float
+    dataset: CaptionedImages, encoders: tuple, judge: Judge | None, settings: EvaluationSettings, started: float
 ) -> dict:
     """What the numbers depend on, for the result file."""
+    encoder, judge_encoder = encoders
     return {
         **asdict(settings),
         "text_encoder": getattr(encoder, "fingerprint", None) or encoder.name,
-        "extractor": judge.fingerprint if judge else encoder.name,
+        "judge_encoder": getattr(judge_encoder, "fingerprint", None) or judge_encoder.name,
+        "extractor": judge.fingerprint if judge else judge_encoder.name,
         "real_size": dataset.size,
         "resize": f"{judge.config.image_size} px, bicubic, antialiased" if judge else "the CLIP encoder's own",
         "reference_split": sorted(set(dataset.splits.tolist())),

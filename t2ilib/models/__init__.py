@@ -4,10 +4,11 @@ from dataclasses import fields
 from typing import Any
 
 from t2ilib.errors import InputError
+from t2ilib.models.dfgan import DFGAN
 from t2ilib.models.gancls import GANCLS
 from t2ilib.models.system import System
 
-SYSTEMS: dict[str, type[System]] = {"gancls": GANCLS}
+SYSTEMS: dict[str, type[System]] = {"gancls": GANCLS, "dfgan": DFGAN}
 
 
 def build(name: str, **config: Any) -> System:

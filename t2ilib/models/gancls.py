@@ -171,7 +171,7 @@ class GANCLS(System):
             terms["l1"] = self.config.l1 * losses.l1(fakes, batch.images)
         if self.config.interpolation and self.config.text:
             terms["interpolated"] = self.interpolated_loss(batch.sentence)
-        return terms
+        return terms | self.guided(fakes, batch)
 
     def interpolated_loss(self, sentence: Tensor) -> Tensor:
         """GAN-INT's term, equation 5: pictures for beta t1 + (1 - beta) t2, which no real one shows, shall fit it."""

@@ -1,6 +1,7 @@
 """Layers that several papers share."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -48,3 +49,100 @@ def initialise_dcgan(module: nn.Module) -> None:
         return
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+class ConditionalAffine(nn.Module):
+    """Scale and shift each channel by what two small networks read from the condition. DF-GAN, equation 2.
+
+    AFF(x | c) = gamma(c) x + beta(c); gamma and beta are Linear, ReLU, Linear. It starts as the identity.
+    """
+
+    def __init__(self, condition_dim: int, channels: int):
+        super().__init__()
+        self.scale, self.shift = (
+            nn.Sequential(nn.Linear(condition_dim, channels), nn.ReLU(), nn.Linear(channels, channels))
+            for _ in range(2)
+        )
+        for network, bias in ((self.scale, 1.0), (self.shift, 0.0)):
+            nn.init.zeros_(network[2].weight)
+            nn.init.constant_(network[2].bias, bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return maps (B, C, H, W) for maps of the same shape and conditions (B, K)."""
+        scale, shift = (network(condition)[:, :, None, None] for network in (self.scale, self.shift))
+        return torch.addcmul(shift.to(x.dtype), scale.to(x.dtype), x)
+
+
+class DeepFusion(nn.Module):
+    """Affine, LeakyReLU(0.2), affine, LeakyReLU(0.2): DF-GAN's DFBLK, figure 3.
+
+    The non-linearity between the two makes the text act on more than each channel's mean and size.
+    """
+
+    def __init__(self, condition_dim: int, channels: int):
+        super().__init__()
+        self.affines = nn.ModuleList(ConditionalAffine(condition_dim, channels) for _ in range(2))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return maps (B, C, H, W) for maps of the same shape and conditions (B, K)."""
+        for affine in self.affines:
+            x = F.leaky_relu(affine(x, condition), 0.2)
+        return x
+
+
+class FusionUpBlock(nn.Module):
+    """DF-GAN's UPBlock, figure 3: double the size (or go to `size`), then a residual branch with the text in it."""
+
+    def __init__(self, channels_in: int, channels_out: int, condition_dim: int):
+        super().__init__()
+        self.fusions = nn.ModuleList(DeepFusion(condition_dim, channels) for channels in (channels_in, channels_out))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, channels_out, 3, padding=1) for channels in (channels_in, channels_out)
+        )
+        self.shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor, size: int | None = None) -> Tensor:
+        """Return maps (B, C', 2H, 2W), or (B, C', size, size), for maps (B, C, H, W) and conditions (B, K)."""
+        x = F.interpolate(x, size or (2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
+        y = x
+        for fuse, convolution in zip(self.fusions, self.convolutions, strict=True):
+            y = convolution(fuse(y, condition))
+        return self.shortcut(x) + y
+
+
+class DownBlock(nn.Module):
+    """DF-GAN's discriminator block: halve the size, residual branch scaled by a learned gain that starts at zero."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False),
+            nn.LeakyReLU(0.2),
+        )
+        self.skip = nn.Conv2d(channels_in, channels_out, 1)
+        self.projects = channels_in != channels_out  # the released code builds `skip` always, and uses it only then
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps (B, C', H / 2, W / 2) for maps (B, C, H, W)."""
+        skipped = self.skip(x) if self.projects else x
+        return F.avg_pool2d(skipped, 2) + self.gain * self.residual(x)
+
+
+class MatchingHead(nn.Module):
+    """One-way output of DF-GAN (figure 4b): one logit for feature map and sentence together."""
+
+    def __init__(self, channels: int, embedding_dim: int, hidden: int):
+        super().__init__()
+        self.joint = nn.Sequential(
+            nn.Conv2d(channels + embedding_dim, hidden, 3, 1, 1, bias=False),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(hidden, 1, 4, 1, 0, bias=False),
+        )
+
+    def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
+        """Return logits (B,) for maps (B, C, 4, 4) and sentence features (B, D)."""
+        repeated = sentence.to(features.dtype)[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return self.joint(torch.cat([features, repeated], 1)).flatten()  # (B,)

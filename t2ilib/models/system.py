@@ -1,11 +1,13 @@
 """What every paper's system offers to training, sampling and evaluation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from t2ilib.noise import truncated_noise
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
@@ -24,6 +26,7 @@ class System(nn.Module, ABC):
     """
 
     Config: ClassVar[type]
+    guidance: Callable[[Tensor, Any], Tensor] | None = None  # a further loss of fakes and batch, for the generator
 
     def __init__(self, config: Any, generator: nn.Module, discriminator: nn.Module):
         super().__init__()
@@ -39,11 +42,23 @@ class System(nn.Module, ABC):
     def generator_loss(self, batch: Any) -> dict[str, Tensor]:
         """Return the terms whose sum the generator minimises."""
 
+    def guided(self, fakes: Tensor, batch: Any) -> dict[str, Tensor]:
+        """Return the term `clip` where `guidance` is set (t2ilib.text.guidance), else no term."""
+        return {} if self.guidance is None else {"clip": self.guidance(fakes, batch)}
+
     def noise(
-        self, count: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        truncation: float | None = None,
     ) -> Tensor:
-        """Return standard-normal noise (count, Z); a `generator` of random numbers lives on the same `device`."""
-        return torch.randn(count, self.config.noise_dim, generator=generator, device=device)
+        """Return standard-normal noise (count, Z); a `generator` of random numbers lives on the same `device`.
+
+        With a `truncation` above 0, normal numbers beyond 2 are not drawn, and the rest is scaled by it: DF-GAN is
+        evaluated at 0.88. Lower values give more typical and less various pictures.
+        """
+        return truncated_noise((count, self.config.noise_dim), truncation, generator, device)
 
     @torch.no_grad()
     def generate(self, sentence: Tensor, noise: Tensor) -> Tensor:

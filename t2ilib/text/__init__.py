@@ -4,7 +4,6 @@
 >>> features = encoder.encode(["a red bird with black wings"])  # features.sentence, features.words, features.mask
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from t2ilib.errors import InputError
@@ -20,28 +19,40 @@ __all__ = [
     "load_encoder",
 ]
 
-TOY_CLIP = WEIGHTS / "toy_clip"
-TRAIN_COMMAND = "python -m t2ilib.text.contrastive --data toy --folder data/weights/toy_clip"
+TRAIN = "python -m t2ilib.text.contrastive --data toy --folder data/weights/"
+SHIPPED = {  # folder under data/weights, and the command that trained it
+    "toy-clip": ("toy_clip", f"{TRAIN}toy_clip"),
+    "toy-clip-resnet": (
+        "toy_clip_resnet",
+        f"{TRAIN}toy_clip_resnet --name toy-clip-resnet --image-width 16 --image-layers 2 2 2 2 --exchanged 1 --seed 1 "
+        "--steps 2000",
+    ),
+}
 
 
 def load_encoder(name: str, **options: object) -> TextEncoder:
     """Return a frozen encoder on the CPU.
 
-    `name` is "toy-clip" (shipped with this project), "clip" (released weights; options `model`, `pretrained` and
+    `name` is "toy-clip" or "toy-clip-resnet" (shipped with this project; the second has another image tower and has
+    learnt from captions with one word wrong), "clip" (released weights; options `model`, `pretrained` and
     `cache_folder`), or a folder that `train_clip` wrote. Anything else raises `InputError`.
     """
-    if name in _KNOWN:
-        return _KNOWN[name](**options)
+    if name in SHIPPED:
+        return _shipped(name, **options)
+    if name == "clip":
+        return _released(**options)
     if Path(name).is_dir():
         return _folder(Path(name), **options)
-    raise InputError(f"{name}: no such text encoder; there are {', '.join(_KNOWN)}, and folders written by train_clip")
+    known = ", ".join([*SHIPPED, "clip"])
+    raise InputError(f"{name}: no such text encoder; there are {known}, and folders written by train_clip")
 
 
-def _toy_clip() -> TextEncoder:
+def _shipped(name: str) -> TextEncoder:
+    folder, command = WEIGHTS / SHIPPED[name][0], SHIPPED[name][1]
     for file in ("config.json", "model.safetensors"):
-        if not (TOY_CLIP / file).is_file():
-            raise InputError(f"{TOY_CLIP / file}: missing; train the toy CLIP with: {TRAIN_COMMAND}")
-    return _folder(TOY_CLIP)
+        if not (folder / file).is_file():
+            raise InputError(f"{folder / file}: missing; train it with: {command}")
+    return _folder(folder)
 
 
 def _folder(folder: Path) -> TextEncoder:
@@ -54,6 +65,3 @@ def _released(**options: str) -> TextEncoder:
     from t2ilib.text.released import load_released  # noqa: PLC0415
 
     return load_released(**options)
-
-
-_KNOWN: dict[str, Callable[..., TextEncoder]] = {"toy-clip": _toy_clip, "clip": _released}

@@ -31,8 +31,9 @@ def to_unit_range(images: Tensor, size: int) -> Tensor:
     """Resize pictures (B, 3, H, W) in [-1, 1] to (B, 3, size, size) and map them to [0, 1]: black is 0, white is 1.
 
     Antialiased bicubic on the pictures' device, differentiable. Bicubic overshoots a little at sharp edges; the values
-    are not clamped there, so that the gradient is never cut.
+    are not clamped there, so that the gradient is never cut. In float32 at least: CPUs do not resize bfloat16.
     """
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
     if images.shape[-2:] != (size, size):
         images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
     return (images + 1) / 2

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from t2ilib.data import load
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
 from t2ilib.text.clip import FORMAT, VERSION, CLIPEncoder, build_encoder, open_encoder, save_encoder, to_unit_range
+from t2ilib.text.exchange import WordExchange
 from t2ilib.text.retrieval import first_of_each, retrieval
 from t2ilib.text.tokens import END, PAD, WordTokenizer
 
@@ -41,7 +43,7 @@ class ClipConfig:
     image_size: int = 64  # pixels; paper 224
     patch_size: int = 8  # pixels; paper 32
     image_width: int = 128  # channels of the picture transformer; paper 768
-    image_layers: int = 4  # its blocks; paper 12
+    image_layers: int | tuple[int, ...] = 4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
     text_width: int = 128  # channels of the text transformer; paper 512
     text_layers: int = 2  # its blocks; paper 12
     context_length: int = 48  # tokens a caption, start and end included; paper 77
@@ -49,6 +51,7 @@ class ClipConfig:
     steps: int = 1000  # optimiser steps; paper 32 epochs
     batch_size: int = 128  # pictures a step; paper 32,768
     captions_per_picture: int = 2  # captions drawn for each picture of the batch; paper 1
+    exchanged: int = 0  # captions beside each that have one word wrong (exchange.py); paper 0
     learning_rate: float = 1e-3  # peak; paper 5e-4
     warmup: int = 100  # steps of linear rise, then a cosine to zero; paper 2,000
     betas: tuple[float, float] = (0.9, 0.98)  # of AdamW; the paper's
@@ -61,18 +64,25 @@ class ClipConfig:
     log_every: int = 50  # steps between two records
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+def contrastive_loss(
+    images: Tensor, texts: Tensor, scale: Tensor, groups: Tensor, wrong: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the symmetric InfoNCE loss and the top-1 share of texts that find their picture, both scalars.
 
     images, texts (B, D) of unit length, row i with row i; scale = 1 / temperature; groups (B,) gives equal captions
     equal numbers. L = mean of CE(scale * I T', i) and CE(scale * T I', i) (figure 3 of the paper), where the pairs
-    i != j of one group are left out of the softmax. The encoders minimise it.
+    i != j of one group are left out of the softmax. The encoders minimise it. With `wrong` (E, B, D), picture i also
+    has to tell its text from wrong_ei (rows of zeros are left out); Yuksekgonul et al. 2023, section 4.
     """
     logits = scale * images @ texts.T
     same = (groups[:, None] == groups[None, :]).fill_diagonal_(False)
     logits = logits.masked_fill(same, -math.inf)
     target = torch.arange(len(logits), device=logits.device)
-    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    rivals = logits
+    if wrong is not None:
+        rival = (images * wrong).sum(2).masked_fill(~wrong.any(2), -math.inf)  # (E, B)
+        rivals = torch.cat([logits, scale * rival.T], 1)  # (B, B + E)
+    loss = (F.cross_entropy(rivals, target) + F.cross_entropy(logits.T, target)) / 2
     return loss, (logits.argmax(0) == target).float().mean()
 
 
@@ -95,7 +105,7 @@ def train_clip(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine(step, config))
     start = time.perf_counter()
     for step in range(1, config.steps + 1):
-        loss, accuracy = _step_loss(encoder, *examples.batch(step), config)
+        loss, accuracy = _step_loss(encoder, examples.batch(step), config)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -108,6 +118,16 @@ def train_clip(
     save_encoder(encoder, folder)
 
 
+class _Batch(NamedTuple):
+    """B pictures with K captions each."""
+
+    pictures: Tensor  # (B, 3, H, W) in [-1, 1]
+    tokens: Tensor  # (K, B, T)
+    groups: Tensor  # (K, B) equal captions have equal numbers
+    wrong: Tensor  # (K, E, B, T) the tokens with one word exchanged, each time another
+    changed: Tensor  # (K, E, B) bool, where a word could be exchanged
+
+
 class _Examples:
     """Batches of pictures and tokens, a pure function of the seed and the step."""
 
@@ -116,12 +136,13 @@ class _Examples:
         captions = list(chain.from_iterable(dataset.captions))
         number = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
         self.tokens = encoder.tokenizer(list(number))  # (distinct captions, T)
+        self.exchange = WordExchange(encoder.tokenizer)
         self.numbers = np.array([number[caption] for caption in captions])
         self.counts = np.array([len(row) for row in dataset.captions])
         self.first = np.cumsum(self.counts) - self.counts
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures (B, 3, H, W) in [-1, 1], tokens (K, B, T) and caption numbers (K, B) of a step, from 1."""
+    def batch(self, step: int) -> _Batch:
+        """Return the batch of a step, counted from 1."""
         per_epoch = len(self.images) // self.config.batch_size
         epoch, place = divmod(step - 1, per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.images))
@@ -130,8 +151,17 @@ class _Examples:
         pictures = torch.from_numpy(self._augment(self.images[rows], random)).to(self.device)
         draws = random.integers(self.counts[rows], size=(self.config.captions_per_picture, len(rows)))
         numbers = self.numbers[self.first[rows] + draws]
-        tokens, groups = self.tokens[numbers].to(self.device), torch.from_numpy(numbers).to(self.device)
-        return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1, tokens, groups
+        tokens = self.tokens[numbers]  # (K, B, T)
+        repeated = tokens[:, None].expand(-1, self.config.exchanged, -1, -1)  # (K, E, B, T)
+        generator = torch.Generator().manual_seed(int(random.integers(2**63)))
+        wrong, changed = self.exchange(repeated.flatten(0, 2), generator)
+        return _Batch(
+            pictures.permute(0, 3, 1, 2).float() / 127.5 - 1,
+            tokens.to(self.device),
+            torch.from_numpy(numbers).to(self.device),
+            wrong.view(repeated.shape).to(self.device),
+            changed.view(repeated.shape[:3]).to(self.device),
+        )
 
     def _augment(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Move each picture (B, H, W, 3) by a few pixels, repeating its border, and mirror half of them."""
@@ -144,20 +174,21 @@ class _Examples:
         return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _step_loss(
-    encoder: CLIPEncoder, pictures: Tensor, tokens: Tensor, groups: Tensor, config: ClipConfig
-) -> tuple[Tensor, Tensor]:
+def _step_loss(encoder: CLIPEncoder, batch: _Batch, config: ClipConfig) -> tuple[Tensor, Tensor]:
     """Return loss and accuracy of a batch, both averaged over its K draws of captions."""
     model, kind = encoder.model, encoder.device.type
     reduced = _has_bfloat16(kind) if config.bfloat16 is None else config.bfloat16
-    pixels = (to_unit_range(pictures, encoder.image_size) - encoder.mean) / encoder.std
+    pixels = (to_unit_range(batch.pictures, encoder.image_size) - encoder.mean) / encoder.std
+    tokens = torch.cat([batch.tokens[:, None], batch.wrong], 1)  # (K, 1 + E, B, T): right, then wrong
     with torch.autocast(kind, torch.bfloat16, enabled=reduced), _attention(kind):
         images = model.encode_image(pixels)
-        texts = model.encode_text(tokens.flatten(0, 1))
+        texts = model.encode_text(tokens.flatten(0, 2))
     images = F.normalize(images.float(), dim=-1)
-    texts = F.normalize(texts.float(), dim=-1).unflatten(0, tokens.shape[:2])
+    texts = F.normalize(texts.float(), dim=-1).unflatten(0, tokens.shape[:3])
+    wrong = texts[:, 1:] * batch.changed[..., None]
     scale = model.logit_scale.exp()
-    pairs = [contrastive_loss(images, row, scale, group) for row, group in zip(texts, groups, strict=True)]
+    triples = zip(texts[:, 0], batch.groups, wrong, strict=True)
+    pairs = [contrastive_loss(images, text, scale, group, other) for text, group, other in triples]
     losses, accuracies = zip(*pairs, strict=True)
     return torch.stack(losses).mean(), torch.stack(accuracies).mean()
 
@@ -196,7 +227,8 @@ def _encoder_config(dataset: CaptionedImages, config: ClipConfig) -> dict:
     captions = chain.from_iterable(dataset.captions)
     tokenizer = WordTokenizer.from_captions(captions, config.context_length, config.minimum_count)
     vision = {"image_size": config.image_size, "patch_size": config.patch_size, "patch_dropout": config.patch_dropout}
-    vision |= {"width": config.image_width, "layers": config.image_layers, "head_width": 32}
+    layers = config.image_layers if isinstance(config.image_layers, int) else list(config.image_layers)
+    vision |= {"width": config.image_width, "layers": layers, "head_width": 32}
     text = {"context_length": config.context_length, "vocab_size": len(tokenizer), "heads": config.text_width // 32}
     text |= {"width": config.text_width, "layers": config.text_layers}
     text |= {"pool_type": "eos", "eos_id": END, "pad_id": PAD}
@@ -222,11 +254,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
     parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--exchanged", type=int, default=0, help="captions with one word wrong, beside each caption")
+    parser.add_argument("--image-width", type=int, default=defaults.image_width)
+    parser.add_argument("--image-layers", type=int, nargs="+", default=[defaults.image_layers], help="4 of them: a ResNet")
+    parser.add_argument("--name", default=defaults.name)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     dataset = load(options.data, defaults.image_size)
-    training = {name: getattr(options, name) for name in ("steps", "batch_size", "learning_rate")}
-    config = replace(defaults, **training, seed=options.seed)
+    layers = options.image_layers[0] if len(options.image_layers) == 1 else tuple(options.image_layers)
+    given = {name: value for name, value in vars(options).items() if name not in ("data", "folder", "device")}
+    config = replace(defaults, **given | {"image_layers": layers})
     for record in train_clip(dataset.split("train"), config, options.folder, options.device):
         print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
     if "test" in dataset.splits:

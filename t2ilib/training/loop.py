@@ -79,7 +79,9 @@ class Trainer:
         average_gradients(parameters, self.process)
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
-        if self.settings.non_finite == "skip" and not all(torch.isfinite(p.grad).all() for p in parameters):
+        if self.settings.non_finite == "skip" and not all(
+            torch.isfinite(p.grad).all() for p in parameters if p.grad is not None
+        ):
             self.skipped += 1
         else:
             optimizer.step()

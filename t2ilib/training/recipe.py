@@ -24,6 +24,7 @@ class DataSettings:
     size: int = 64  # side of the stored pictures, pixels
     split: str = "train"  # split that is trained on
     reference: str = "test"  # split whose captions are drawn and whose pictures the metrics compare with
+    crop: int = 0  # side of random crops of them; 0: whole pictures (DF-GAN: 256 of pictures stored at 304)
     flip: bool = True  # mirror half of the pictures
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of t2ilib.data.load
 
@@ -35,6 +36,28 @@ class TextSettings:
     encoder: str = "toy-clip"  # "toy-clip", "clip", a folder of weights, or "contrastive": a small CLIP of this data
     options: dict[str, Any] = field(default_factory=dict)  # arguments of t2ilib.text.load_encoder, or of ClipConfig
     words: bool = False  # word features and padding mask too (DM-GAN)
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """The CLIP loss of the generator: weight * (1 - cosine of picture and caption)."""
+
+    weight: float = 0.0  # lambda; 0: none (CLIP-enhanced DF-GAN: 0.01)
+    encoder: str = ""  # as text.encoder; empty: the very encoder of the text
+    options: dict[str, Any] = field(default_factory=dict)  # as text.options
+    start: int = 0  # steps of training before it begins
+    ramp: int = 0  # steps over which its weight then rises
+    crops: int = 0  # random crops that are scored beside the whole picture
+    released: bool = False  # as the released code computes it: a constant without gradient
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What the metrics are measured with."""
+
+    encoder: str = ""  # CLIP of R-precision and CLIP score, as text.encoder; empty: the text's own
+    options: dict[str, Any] = field(default_factory=dict)  # as text.options
+    truncation: float = 0.0  # of the noise (DF-GAN's protocol: 0.88); 0: plain normal noise
 
 
 @dataclass(frozen=True)
@@ -71,14 +94,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run: system, its hyper-parameters, data, text, training."""
+    """Everything that decides a run: system, its hyper-parameters, data, text, CLIP loss, training, measurement."""
 
     system: str
     about: str = ""  # one line: whose setting this is, and what to expect of it
     model: dict[str, Any] = field(default_factory=dict)  # fields of the system's config
     data: DataSettings = field(default_factory=DataSettings)
     text: TextSettings = field(default_factory=TextSettings)
+    clip: ClipSettings = field(default_factory=ClipSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that `load_recipe` reads back."""
@@ -90,6 +115,15 @@ class Recipe:
         for key, value in changes.items():
             recipe = _override(recipe, key.split("."), value, key)
         return recipe
+
+
+GROUPS = {
+    "data": DataSettings,
+    "text": TextSettings,
+    "clip": ClipSettings,
+    "training": TrainingSettings,
+    "evaluation": EvaluationSettings,
+}
 
 
 def recipe_names() -> list[str]:
@@ -123,7 +157,7 @@ def _build(cls: type, values: Mapping, where: str) -> Any:
     known = {item.name: item for item in fields(cls)}
     if unknown := [str(key) for key in values if key not in known]:
         raise InputError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(known)}")
-    parts = {"data": DataSettings, "text": TextSettings, "training": TrainingSettings} if cls is Recipe else {}
+    parts = GROUPS if cls is Recipe else {}
     built = {}
     for key, value in values.items():
         if key in parts:

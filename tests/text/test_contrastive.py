@@ -73,7 +73,7 @@ def test_candidates_are_distinct(squares: CaptionedImages):
 
 
 def test_missing_toy_clip_says_how_to_train_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(text, "TOY_CLIP", tmp_path)
+    monkeypatch.setattr(text, "WEIGHTS", tmp_path)
     with pytest.raises(InputError, match=r"config\.json: missing; train .*python -m t2ilib\.text\.contrastive"):
         load_encoder("toy-clip")
 

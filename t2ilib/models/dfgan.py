@@ -1,0 +1,162 @@
+"""DF-GAN: one stage, text in every block, one discriminator (Tao et al. 2022, https://arxiv.org/abs/2008.05865, fig. 2).
+
+The generator upsamples a 4x4 map of the noise; in every block the sentence scales and shifts all channels. The
+discriminator gives one logit for picture and sentence together (one-way output) and is kept flat around real pictures
+with their own sentence (matching-aware gradient penalty), so that the generator's way there is short and smooth.
+
+Differences from the paper: none known in the defaults. `two_way` is the design that the paper compares with (figure
+4a): an unconditional logit beside the conditional one. `noise` with a truncation is the released evaluation's.
+Differences of ours from the released code: the penalty is taken per sample without a root, (sum g^2)^3, so that it has
+a gradient at zero; fakes are made without gradient in the discriminator's step. Where a discriminator block keeps its
+number of channels, the released code builds a 1x1 shortcut and does not use it: so do we, to read its files.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2ilib import losses
+from t2ilib.errors import InputError
+from t2ilib.models.layers import DownBlock, FusionUpBlock, MatchingHead
+from t2ilib.models.system import System, adam
+
+
+@dataclass(frozen=True)
+class DFGANConfig:
+    """Hyper-parameters; the defaults are the paper's for birds."""
+
+    image_size: int = 256  # pixels; a power of two from 32 to 256
+    noise_dim: int = 100  # Z
+    embedding_dim: int = 256  # D, DAMSM's sentence feature
+    nf: int = 32  # channels at full size, doubled with every halving up to 8 nf
+    lr: float = 1e-4  # Adam, generator
+    discriminator_lr: float = 4e-4  # Adam, discriminator and head
+    betas: tuple[float, float] = (0.0, 0.9)  # Adam
+    batch_size: int = 32
+    penalty: float = 2.0  # k of the matching-aware penalty; 0 switches it off
+    penalty_power: float = 6.0  # p
+    two_way: bool = False  # an unconditional logit too, the design that one-way output replaces
+
+    def __post_init__(self) -> None:
+        """Raise InputError for sizes that the networks cannot have."""
+        if self.image_size not in (32, 64, 128, 256):
+            raise InputError(f"image_size = {self.image_size}: DF-GAN draws 32, 64, 128 or 256 pixels")
+        for name in ("noise_dim", "embedding_dim", "nf"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "DFGANConfig":
+        """Return sizes for tests: 32 pixels, a few thousand parameters."""
+        sizes = {"image_size": 32, "noise_dim": 8, "embedding_dim": 16, "nf": 4, "batch_size": 4}
+        return cls(**{**sizes, **changes})
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels from full size down to 4x4: nf, 2nf, 4nf, 8nf, 8nf, ..."""
+        return [self.nf * min(2**halving, 8) for halving in range(self.image_size.bit_length() - 2)]
+
+
+class Generator(nn.Module):
+    """Noise (B, Z) and sentence features (B, D) to pictures (B, 3, H, H) in [-1, 1]."""
+
+    def __init__(self, config: DFGANConfig):
+        super().__init__()
+        widths = config.channels[::-1]
+        self.start = nn.Linear(config.noise_dim, widths[0] * 16)
+        condition_dim = config.noise_dim + config.embedding_dim
+        self.blocks = nn.ModuleList(FusionUpBlock(*channels, condition_dim) for channels in pairwise(widths))
+        self.picture = nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(config.nf, 3, 3, padding=1), nn.Tanh())
+
+    def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
+        """Return pictures; the condition of every block is noise and sentence side by side."""
+        condition = torch.cat([noise, sentence], 1)  # (B, Z + D)
+        x = self.start(noise).unflatten(1, (-1, 4, 4))  # (B, 8nf, 4, 4)
+        for block in self.blocks:
+            x = block(x, condition)  # 8x8, 16x16, ... HxH
+        return self.picture(x)
+
+
+class Discriminator(nn.Module):
+    """Pictures (B, 3, H, H) to features (B, 8nf, 4, 4); its `head` turns those and a sentence into a logit."""
+
+    def __init__(self, config: DFGANConfig):
+        super().__init__()
+        widths = config.channels
+        self.start = nn.Conv2d(3, widths[0], 3, 1, 1)
+        self.blocks = nn.ModuleList(DownBlock(*channels) for channels in pairwise(widths))
+        self.head = MatchingHead(widths[-1], config.embedding_dim, 2 * config.nf)
+        self.unconditional = MatchingHead(widths[-1], 0, 2 * config.nf) if config.two_way else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the features, before any text."""
+        x = self.start(image)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class DFGAN(System):
+    """DF-GAN; with `guidance` set, its generator also minimises that loss (see t2ilib.text.guidance)."""
+
+    Config = DFGANConfig
+
+    def __init__(self, config: DFGANConfig | None = None):
+        config = config or DFGANConfig()
+        super().__init__(config, Generator(config), Discriminator(config))
+
+    @property
+    def head(self) -> nn.Module:
+        """Features (B, 8nf, 4, 4) and sentence features (B, D) to logits (B,)."""
+        return self.discriminator.head
+
+    def discriminator_loss(self, batch: Any) -> dict[str, Tensor]:
+        """Return the terms `real`, `fake`, `mismatched`, `penalty` (equation 1): minimised over D and its head."""
+        with torch.no_grad():
+            fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
+        penalty, real, features = self.penalised(batch.images, batch.sentence)
+        fake_features = self.discriminator(fakes)
+        fake = self.head(fake_features, batch.sentence)
+        mismatched = self.head(features.roll(-1, 0), batch.sentence)
+        terms = losses.hinge_discriminator(real, fake, mismatched)
+        if self.config.two_way:
+            unconditional = losses.hinge_discriminator(self.unconditional(features), self.unconditional(fake_features))
+            terms |= {f"unconditional_{name}": term for name, term in unconditional.items()}
+        return terms | ({"penalty": penalty} if self.config.penalty else {})
+
+    def penalised(self, images: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return penalty (scalar), logits (B,) and features (B, C, 4, 4) of real pictures with their sentences."""
+
+        def score(images: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.discriminator(images)
+            return self.head(features, sentence), features
+
+        if not self.config.penalty:
+            return torch.zeros(()), *score(images, sentence)
+        return losses.matching_aware_penalty(
+            score, images, sentence, self.config.penalty, self.config.penalty_power
+        )
+
+    def generator_loss(self, batch: Any) -> dict[str, Tensor]:
+        """Return the terms `adversarial` and, with guidance, `clip`: minimised over G."""
+        fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
+        features = self.discriminator(fakes)
+        terms = {"adversarial": losses.hinge_generator(self.head(features, batch.sentence))}
+        if self.config.two_way:
+            terms["unconditional_adversarial"] = losses.hinge_generator(self.unconditional(features))
+        return terms | self.guided(fakes, batch)
+
+    def unconditional(self, features: Tensor) -> Tensor:
+        """Return logits (B,) of the second head, which sees no text (only with `two_way`)."""
+        return self.discriminator.unconditional(features, features.new_zeros(len(features), 0))
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return Adam for both networks, the discriminator's four times as fast."""
+        config = self.config
+        return {
+            "generator": adam(self.generator.parameters(), config.lr, config.betas),
+            "discriminator": adam(self.discriminator.parameters(), config.discriminator_lr, config.betas),
+        }

@@ -1,0 +1,61 @@
+"""Captions made wrong in one word, so that a text encoder must read which part has which colour.
+
+A batch's other captions differ from the right one in many words; to reject them a bag of words is enough. Yuksekgonul et
+al., "When and Why Vision-Language Models Behave like Bags-of-Words, and What to Do About It", 2023
+(https://arxiv.org/abs/2210.01936), section 4, add to each caption one that has two words exchanged.
+
+Differences from the paper: half of ours swap two words of the caption, the others take a word that is not in it; and
+only words of a listed kind are touched, where the paper swaps by part of speech.
+"""
+
+import torch
+from torch import Tensor
+
+from t2ilib.text.tokens import WordTokenizer
+
+# Words of one kind exclude each other, words between the same commas mean the same.
+KINDS = (
+    "red scarlet crimson, yellow golden, green, blue, brown, black, white, grey gray silver, orange, pink, purple",
+    "short stubby, long",
+    "small little tiny, large big huge",
+    "plain, spotted dotted speckled, barred streaked striped streaky",
+    "bars wingbars streaks stripes, spots dots",
+    "branch twig, rock stone, grass lawn meadow",
+    "sky skies, forest woods trees woodland, sunset evening dusk",
+)
+
+
+class WordExchange:
+    """Makes token rows wrong in one listed word; rows without such a word stay as they are."""
+
+    def __init__(self, tokenizer: WordTokenizer):
+        """Look the words of `KINDS` up in the tokenizer's vocabulary."""
+        self.kind = torch.zeros(len(tokenizer), dtype=torch.int64)  # 0: of no kind
+        self.meaning = torch.zeros(len(tokenizer), dtype=torch.int64)
+        meaning = 0
+        for kind, line in enumerate(KINDS, start=1):
+            for synonyms in line.split(","):
+                meaning += 1
+                known = [tokenizer.ids[word] for word in synonyms.split() if word in tokenizer.ids]
+                self.kind[known], self.meaning[known] = kind, meaning
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return tokens (B, T) with one word swapped or replaced in each row, and which rows changed, (B,) bool."""
+        kinds, meanings = self.kind[tokens], self.meaning[tokens]  # (B, T)
+        rows = torch.arange(len(tokens))
+        place, known = _choose(kinds > 0, generator)
+        kind, meaning = kinds[rows, place, None], meanings[rows, place, None]  # (B, 1)
+        other, swappable = _choose((kinds == kind) & (meanings != meaning), generator)
+        word, replaceable = _choose((self.kind == kind) & (self.meaning != meaning), generator)
+        swap = swappable & ((torch.rand(len(tokens), generator=generator) < 0.5) | ~replaceable)
+        wrong = tokens.clone()
+        wrong[rows, place] = torch.where(swap, tokens[rows, other], word)
+        wrong[rows, other] = torch.where(swap, tokens[rows, place], wrong[rows, other])
+        changed = known & (swap | replaceable)
+        return torch.where(changed[:, None], wrong, tokens), changed
+
+
+def _choose(allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool."""
+    luck = torch.rand(allowed.shape, generator=generator)
+    return luck.where(allowed, -1.0).argmax(1), allowed.any(1)
