@@ -3,6 +3,8 @@
 The library is imported inside the commands, so that `--help` answers at once.
 """
 
+import math
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,11 @@ Source = Annotated[
     typer.Option(
         "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
     ),
+]
+
+Truncation = Annotated[
+    float | None,
+    typer.Option(help="Leave out noise beyond 2 sigma and scale the rest by this; DF-GAN is evaluated at 0.88."),
 ]
 
 
@@ -66,7 +73,7 @@ def data(
 
 @app.command()
 def train(
-    system: Annotated[str, typer.Argument(help="The system: gancls.")],
+    system: Annotated[str, typer.Argument(help="The system: gancls, dfgan.")],
     recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default SYSTEM_toy.")] = None,
     source: Source = None,
     steps: Annotated[int | None, typer.Option(help="Generator steps; default the recipe's.")] = None,
@@ -100,12 +107,21 @@ def train(
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(help="A run folder with a config.yaml.")]) -> None:
-    """Continue a run, or start one that was only prepared, with the recipe in its folder."""
+def resume(
+    source: Annotated[Path, typer.Argument(help="A run folder with a config.yaml, or a checkpoint of any run.")],
+    folder: Annotated[Path | None, typer.Option(help="New run folder; a checkpoint needs one.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Generator steps in all; default the recipe's.")] = None,
+) -> None:
+    """Continue a run with the recipe in its folder, or go on from any checkpoint in a new folder.
+
+    Example: t2i resume runs/first/checkpoints/step_00000100.safetensors --folder runs/second --steps 400
+    """
     from t2ilib.training import Run
 
-    run = Run.open(folder)
-    _train(run.recipe, run.folder)
+    if source.suffix == ".safetensors" and folder is None:
+        raise InputError(f"{source}: is a checkpoint; name the new run's folder with --folder")
+    run = Run.open(source) if folder is None else Run.branch(source, folder)
+    _train(run.recipe.override(**{"training.steps": steps}) if steps else run.recipe, run.folder)
 
 
 @app.command()
@@ -113,9 +129,12 @@ def sample(
     source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
     captions: Annotated[list[str] | None, typer.Argument(help="Captions, each in quotes.")] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with one caption per line.")] = None,
-    out: Annotated[Path, typer.Option(help="PNG to write: one row per caption.")] = Path("samples.png"),
+    out: Annotated[
+        Path, typer.Option(help="PNG to write, one row per caption; or a folder, for one square grid per caption.")
+    ] = Path("samples.png"),
     per_caption: Annotated[int, typer.Option(min=1, help="Pictures of each caption.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    truncation: Truncation = None,
 ) -> None:
     """Draw pictures of captions with a trained system.
 
@@ -124,6 +143,8 @@ def sample(
     from t2ilib.plots import contact_sheet
     from t2ilib.sampling import load_sampler
 
+    if out.suffix not in (".png", ""):
+        raise InputError(f"{out}: pictures are written as .png; or name a folder, without an ending")
     lines = list(captions or [])
     if file:
         if not file.is_file():
@@ -132,8 +153,16 @@ def sample(
     if not lines:
         raise InputError('no caption given; for example: t2i sample gancls_toy "a small blue bird."')
     sampler = load_sampler(source)
-    contact_sheet(sampler.sample(lines, seed, per_caption), columns=per_caption, path=out)
-    typer.echo(f"wrote {out}: {len(lines)} rows of {per_caption}")
+    pictures = sampler.sample(lines, seed, per_caption, truncation)
+    if out.suffix:
+        contact_sheet(pictures, columns=per_caption, path=out)
+        typer.echo(f"wrote {out}: {len(lines)} rows of {per_caption}")
+        return
+    for number, (line, own) in enumerate(zip(lines, pictures.split(per_caption), strict=True), start=1):
+        words = "-".join(re.findall(r"[a-z0-9]+", line.lower())[:8])
+        path = out / f"{number:03d}_{words}.png"
+        contact_sheet(own, columns=math.ceil(per_caption**0.5), path=path)
+        typer.echo(f"wrote {path}")
 
 
 @app.command()
@@ -143,6 +172,10 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
     n: Annotated[int, typer.Option(min=2, help="Pictures, one caption each.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
+    truncation: Truncation = None,
+    judge: Annotated[
+        str | None, typer.Option(help="CLIP that scores the fit: toy-clip, toy-clip-resnet, clip, a folder.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results file.")] = RUNS / "results",
 ) -> None:
     """Measure a trained system on captions it has not seen; print the numbers and write a results file.
@@ -152,8 +185,12 @@ def evaluate(
     from t2ilib.experiment import evaluate_sampler
     from t2ilib.metrics.results import write_result
     from t2ilib.sampling import load_sampler
+    from t2ilib.text import load_encoder
 
-    result = evaluate_sampler(load_sampler(source), data_source, split, n, seed)
+    sampler = load_sampler(source)
+    if judge:
+        sampler.judge_encoder = load_encoder(judge)
+    result = evaluate_sampler(sampler, data_source, split, n, seed, truncation)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2ilib import plots
+from t2ilib import plots, text
 from t2ilib.data import toy
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT, WEIGHTS, write_text
@@ -70,10 +70,47 @@ def curves(run: str, name: str) -> None:
     save(name, plots.curves(records, terms), [RUNS / run / "records.jsonl"])
 
 
+def sweep() -> list[dict]:
+    """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda."""
+    encoders = {"judge": "toy-clip", "teacher": "toy-clip-resnet"}
+    roles = {text.load_encoder(name).fingerprint: role for role, name in encoders.items()}
+    rows = []
+    for folder in RUNS.glob("dfgan_sweep_*"):
+        row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
+        for path in sorted((folder / "results").glob("*.json")):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            metrics, role = result["metrics"], roles[result["protocol"]["judge_encoder"]]
+            row |= {f"{role} CLIP score": metrics["clip_score"], f"{role} R-precision": metrics["r_precision"]["mean"]}
+            row |= {"attribute accuracy": metrics["attribute_accuracy"]["mentioned"]}
+            row |= {key.replace("_fd", " FD"): metrics[key] for key in ("toy_fd", "diversity")}
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["lambda"])
+
+
+def clip_sweep(name: str) -> None:
+    """The sweep of lambda as a figure and as a table."""
+    rows = sweep()
+    keys = [key for key in rows[0] if key != "lambda"]
+    lines = ["| lambda | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
+    for row in rows:
+        numbers = [f"{row[key]:,}" if isinstance(row[key], int) else f"{row[key]:.3f}" for key in keys]
+        lines.append(" | ".join([f"| {row['lambda']:g}", *numbers]) + " |")
+    write_text(FOLDER / f"{name}.md", "\n".join(lines) + "\n")
+    series = {
+        "toy FD": ["toy FD"],
+        "attribute accuracy": ["attribute accuracy"],
+        "CLIP score": ["teacher CLIP score", "judge CLIP score"],
+        "R-precision": ["teacher R-precision", "judge R-precision"],
+    }
+    panels = {title: {key: [row[key] for row in rows] for key in keys} for title, keys in series.items()}
+    figure = plots.lines(panels, [f"{row['lambda']:g}" for row in rows], "lambda")
+    save(name, figure, sorted(RUNS.glob("dfgan_sweep_*/results/*.json")))
+
+
 def results(name: str) -> None:
     """The table of all full-length runs, as Markdown, here and in the README: every number from a results file."""
     lines = ["| run | hardware | pictures seen | " + " | ".join(TABLE) + " |", "|---" * (len(TABLE) + 3) + "|"]
-    for folder in sorted(path for path in RUNS.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in RUNS.iterdir() if path.is_dir() and "_sweep_" not in path.name):
         result = json.loads(newest_result(folder).read_text(encoding="utf-8"))
         numbers = [number(result["metrics"], key) for key in TABLE]
         seen = Run(folder).records()[-1]["images"]
@@ -119,6 +156,12 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "gancls_toy_curves": partial(curves, "gancls_toy"),
     "gancls_cub100": partial(samples, "gancls_cub100"),
     "gancls_cub100_curves": partial(curves, "gancls_cub100"),
+    "dfgan_toy": partial(generated, "dfgan_toy"),
+    "dfgan_toy_curves": partial(curves, "dfgan_toy"),
+    "dfgan_cub100": partial(samples, "dfgan_cub100"),
+    "dfgan_cub100_curves": partial(curves, "dfgan_cub100"),
+    "dfgan_cub100_clip": partial(samples, "dfgan_cub100_clip"),
+    "clip_sweep": clip_sweep,
     "results": results,
 }
 

@@ -1,4 +1,4 @@
-"""One door for the checkpoints that the authors published: `load("gancls", checkpoint)`.
+"""One door for the checkpoints that the authors published: `load("dfgan", checkpoint)`.
 
 A system has one entry in `RELEASED`: what its networks are called in the files, how the released names become ours,
 and how sizes follow from shapes.
@@ -130,7 +130,7 @@ def load(name: str, checkpoint: Checkpoint) -> System:
 
     `checkpoint` is a file (.safetensors, or what torch.save wrote: only tensors and plain containers are read), or a
     mapping from networks to state dicts or files: {"generator": ..., "discriminator": ...}. A flat mapping has names
-    such as "generator.netG.0.weight". DataParallel's "module." is dropped; a WGAN's "critic" is the discriminator.
+    such as "generator.netG.0.weight". All may lie under "model", beside entries that are passed over. DataParallel's "module." is dropped; a WGAN's "critic" is the discriminator.
     Raises InputError for an unreadable file, and one for all missing, unexpected and misshapen entries together.
     """
     if name not in RELEASED:
@@ -176,7 +176,10 @@ def _read(path: str | Path) -> Mapping[str, Any]:
 def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Entries:
     """Return {"network.released name": tensor}, with our names of the networks."""
     entries = {}
-    for name, part in (_read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint).items():
+    content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    if isinstance(content.get("model"), Mapping):  # beside it lie optimisers and the epoch
+        content = content["model"]
+    for name, part in content.items():
         value = _read(part) if isinstance(part, str | Path) else part
         if isinstance(value, Mapping):
             entries.update({f"{name}.{key.removeprefix('module.')}": tensor for key, tensor in value.items()})

@@ -157,6 +157,27 @@ def bars(
     return figure
 
 
+def lines(panels: Mapping[str, Mapping[str, Sequence[float]]], ticks: Sequence, label: str = "") -> Figure:
+    """One panel per title, title -> (series -> values), over evenly spaced `ticks` that bear the axis' `label`.
+
+    Panels stand in rows of two. For settings that do not lie on a line, as 0, 0.01, 0.1, 1, 4.
+    """
+    rows = -(-len(panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
+        places = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
+        for axes, (title, series) in zip(places, panels.items(), strict=False):
+            for colour, (name, values) in zip(_colours(len(series)), series.items(), strict=True):
+                axes.plot(range(len(ticks)), values, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+            axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
+            axes.set(title=title, xlabel=label)
+            if len(series) > 1:
+                axes.legend()
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+    return figure
+
+
 def contact_sheet(images, columns: int = 8, path: str | Path | None = None, gap: int = 2) -> Image.Image:
     """All pictures in one, pixel by pixel, `gap` white pixels apart; written to `path` (PNG) when one is given."""
     images = to_uint8(images)

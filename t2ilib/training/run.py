@@ -11,6 +11,7 @@ tensorboard/       the same records for TensorBoard
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +19,9 @@ from pathlib import Path
 from torch import Tensor
 
 from t2ilib.errors import InputError
-from t2ilib.files import RUNS, write_text
+from t2ilib.files import RUNS, atomic, write_text
 from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
-from t2ilib.training.recipe import Recipe, load_recipe
+from t2ilib.training.recipe import Recipe, load_recipe, recipe_from
 
 KEPT = 2
 
@@ -54,6 +55,32 @@ class Run:
             if (candidate / "config.yaml").is_file():
                 return cls(candidate)
         raise InputError(f"{folder}: not a run folder (no config.yaml); runs lie in {RUNS}")
+
+    @classmethod
+    def branch(cls, source: str | Path, folder: str | Path) -> "Run":
+        """Make a run in `folder` that goes on from a checkpoint, or from the newest one of another run.
+
+        The checkpoint says with which recipe; encoders that were trained for the old run come along. Raises InputError
+        for a file that is no whole checkpoint with optimisers, and for a folder that holds a run already.
+        """
+        source = Path(source)
+        path = source if source.suffix == ".safetensors" else next(iter(cls.open(source).checkpoints()[::-1]), None)
+        if path is None:
+            raise InputError(f"{source}: has no checkpoint yet; train it first")
+        tensors, about = read_checkpoint(path)
+        if not any(name.startswith("optimizer.") for name in tensors):
+            raise InputError(f"{path}: holds a generator alone, without optimisers; give a checkpoint of a run")
+        run = cls(folder)
+        if (run.folder / "config.yaml").is_file():
+            raise InputError(f"{run.folder}: holds a run already; choose another folder")
+        copy = run.folder / "checkpoints" / f"step_{about['step']:08d}.safetensors"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for encoder in ("text", "clip", "evaluation"):
+            if (path.parent.parent / encoder).is_dir():
+                shutil.copytree(path.parent.parent / encoder, run.folder / encoder)
+        with atomic(copy) as temporary:
+            shutil.copyfile(path, temporary)
+        return cls.create(folder, recipe_from(about["recipe"], str(path)))
 
     @property
     def recipe(self) -> Recipe:
