@@ -136,9 +136,7 @@ class DFGAN(System):
 
         if not self.config.penalty:
             return torch.zeros(()), *score(images, sentence)
-        return losses.matching_aware_penalty(
-            score, images, sentence, self.config.penalty, self.config.penalty_power
-        )
+        return losses.matching_aware_penalty(score, images, sentence, self.config.penalty, self.config.penalty_power)
 
     def generator_loss(self, batch: Any) -> dict[str, Tensor]:
         """Return the terms `adversarial` and, with guidance, `clip`: minimised over G."""

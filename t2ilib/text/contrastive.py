@@ -87,23 +87,32 @@ def contrastive_loss(
 
 
 def train_clip(
-    dataset: CaptionedImages, config: ClipConfig, folder: str | Path, device: torch.device | str = "cpu"
+    dataset: CaptionedImages,
+    config: ClipConfig,
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    start: str | Path | None = None,
 ) -> Iterator[dict]:
     """Train on all pictures of `dataset`; yield records, and write config.json and model.safetensors at the end.
 
     A record holds step, loss (nats), accuracy (top-1 within the batch), temperature, seconds. Run the iterator to its
-    end: `for record in train_clip(...)`. `t2ilib.text.load_encoder(folder)` reads the result.
+    end: `for record in train_clip(...)`. `t2ilib.text.load_encoder(folder)` reads the result. With `start`, weights
+    and vocabulary come from an encoder trained before, whose settings are kept in config.json beside the new ones.
     """
     if len(dataset) < config.batch_size:
         raise InputError(f"{len(dataset)} pictures: fewer than a batch of {config.batch_size}; lower batch_size")
     torch.manual_seed(config.seed)
-    encoder = build_encoder(_encoder_config(dataset, config)).to(device)
+    if start is None:
+        encoder = build_encoder(_encoder_config(dataset, config)).to(device)
+    else:
+        encoder = open_encoder(start).to(device)
+        encoder.config |= {"training": asdict(config), "started_from": encoder.config["training"]}
     model = encoder.model.requires_grad_(True)
     nn.Module.train(model)
     examples = _Examples(dataset, encoder, config)
     optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine(step, config))
-    start = time.perf_counter()
+    began = time.perf_counter()
     for step in range(1, config.steps + 1):
         loss, accuracy = _step_loss(encoder, examples.batch(step), config)
         optimizer.zero_grad(set_to_none=True)
@@ -114,7 +123,7 @@ def train_clip(
         if step % config.log_every == 0 or step in (1, config.steps):
             record = {"step": step, "loss": loss.item(), "accuracy": accuracy.item()}
             temperature = math.exp(-model.logit_scale.item())
-            yield record | {"temperature": temperature, "seconds": time.perf_counter() - start}
+            yield record | {"temperature": temperature, "seconds": time.perf_counter() - began}
     save_encoder(encoder, folder)
 
 
@@ -256,15 +265,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--exchanged", type=int, default=0, help="captions with one word wrong, beside each caption")
     parser.add_argument("--image-width", type=int, default=defaults.image_width)
-    parser.add_argument("--image-layers", type=int, nargs="+", default=[defaults.image_layers], help="4 of them: a ResNet")
+    parser.add_argument(
+        "--image-layers", type=int, nargs="+", default=[defaults.image_layers], help="4 of them: a ResNet"
+    )
     parser.add_argument("--name", default=defaults.name)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--start", help="folder of an encoder to train further; its networks and name are kept")
     options = parser.parse_args(arguments)
     dataset = load(options.data, defaults.image_size)
     layers = options.image_layers[0] if len(options.image_layers) == 1 else tuple(options.image_layers)
-    given = {name: value for name, value in vars(options).items() if name not in ("data", "folder", "device")}
+    given = {name: value for name, value in vars(options).items() if name not in ("data", "folder", "device", "start")}
     config = replace(defaults, **given | {"image_layers": layers})
-    for record in train_clip(dataset.split("train"), config, options.folder, options.device):
+    for record in train_clip(dataset.split("train"), config, options.folder, options.device, options.start):
         print(" ".join(f"{name} {value:.4g}" for name, value in record.items()), flush=True)
     if "test" in dataset.splits:
         test = dataset.split("test")

@@ -40,10 +40,13 @@ class WordExchange:
                 self.kind[known], self.meaning[known] = kind, meaning
 
     def __call__(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return tokens (B, T) with one word swapped or replaced in each row, and which rows changed, (B,) bool."""
+        """Return tokens (B, T) with one word swapped or replaced in each row, and which rows changed, (B,) bool.
+
+        Every kind in a row is as likely as the others, so that a pattern is exchanged as often as one of five colours.
+        """
         kinds, meanings = self.kind[tokens], self.meaning[tokens]  # (B, T)
         rows = torch.arange(len(tokens))
-        place, known = _choose(kinds > 0, generator)
+        place, known = _choose(kinds > 0, generator, kinds)
         kind, meaning = kinds[rows, place, None], meanings[rows, place, None]  # (B, 1)
         other, swappable = _choose((kinds == kind) & (meanings != meaning), generator)
         word, replaceable = _choose((self.kind == kind) & (self.meaning != meaning), generator)
@@ -55,7 +58,13 @@ class WordExchange:
         return torch.where(changed[:, None], wrong, tokens), changed
 
 
-def _choose(allowed: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool."""
+def _choose(allowed: Tensor, generator: torch.Generator, kinds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool.
+
+    With `kinds`, shaped as `allowed`, a kind is drawn first, then one of its columns.
+    """
     luck = torch.rand(allowed.shape, generator=generator)
+    if kinds is not None:
+        of_kind = torch.rand(len(kinds), int(kinds.max()) + 1, generator=generator)
+        luck = of_kind.gather(1, kinds) + 1e-3 * luck
     return luck.where(allowed, -1.0).argmax(1), allowed.any(1)
