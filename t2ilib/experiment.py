@@ -132,7 +132,7 @@ def measure(experiment: Experiment, generate: Generate, step: int, n: int) -> di
     return {f"metric/{name}": value for name, value in headline(result["metrics"]).items()}
 
 
-def evaluate_sampler(  # noqa: PLR0913
+def evaluate_sampler(
     sampler: Sampler,
     source: str | None = None,
     split: str | None = None,

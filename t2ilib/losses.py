@@ -105,5 +105,5 @@ def matching_aware_penalty(
 
 
 def clip_loss(images: Tensor, texts: Tensor) -> Tensor:
-    """mean (1 - cos(image_b, text_b)) over CLIP embeddings (B, D), which the generator minimises: 0 is a perfect fit."""
+    """mean (1 - cos(image_b, text_b)) over CLIP embeddings (B, D); the generator minimises it, 0 is a perfect fit."""
     return 1 - F.cosine_similarity(images.float(), texts.float(), dim=-1).mean()

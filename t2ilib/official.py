@@ -130,7 +130,8 @@ def load(name: str, checkpoint: Checkpoint) -> System:
 
     `checkpoint` is a file (.safetensors, or what torch.save wrote: only tensors and plain containers are read), or a
     mapping from networks to state dicts or files: {"generator": ..., "discriminator": ...}. A flat mapping has names
-    such as "generator.netG.0.weight". All may lie under "model", beside entries that are passed over. DataParallel's "module." is dropped; a WGAN's "critic" is the discriminator.
+    such as "generator.netG.0.weight". All may lie under "model", beside entries that are passed over. DataParallel's
+    "module." is dropped; a WGAN's "critic" is the discriminator.
     Raises InputError for an unreadable file, and one for all missing, unexpected and misshapen entries together.
     """
     if name not in RELEASED:

@@ -39,7 +39,7 @@ class EvaluationSettings:
     device: str = "cpu"
 
 
-def evaluate(  # noqa: PLR0913
+def evaluate(
     generate: Generate,
     dataset: CaptionedImages,
     encoder,

@@ -1,7 +1,7 @@
 """Captions made wrong in one word, so that a text encoder must read which part has which colour.
 
-A batch's other captions differ from the right one in many words; to reject them a bag of words is enough. Yuksekgonul et
-al., "When and Why Vision-Language Models Behave like Bags-of-Words, and What to Do About It", 2023
+A batch's other captions differ from the right one in many words; to reject them a bag of words is enough. Yuksekgonul
+et al., "When and Why Vision-Language Models Behave like Bags-of-Words, and What to Do About It", 2023
 (https://arxiv.org/abs/2210.01936), section 4, add to each caption one that has two words exchanged.
 
 Differences from the paper: half of ours swap two words of the caption, the others take a word that is not in it; and
@@ -65,6 +65,6 @@ def _choose(allowed: Tensor, generator: torch.Generator, kinds: Tensor | None = 
     """
     luck = torch.rand(allowed.shape, generator=generator)
     if kinds is not None:
-        of_kind = torch.rand(len(kinds), int(kinds.max()) + 1, generator=generator)
+        of_kind = torch.rand(len(kinds), len(KINDS) + 1, generator=generator)
         luck = of_kind.gather(1, kinds) + 1e-3 * luck
     return luck.where(allowed, -1.0).argmax(1), allowed.any(1)

@@ -55,7 +55,7 @@ class ClipGuidance:
 
 
 def random_crop(images: Tensor, smallest: float = SMALLEST_CROP) -> Tensor:
-    """Cut one square out of all pictures (B, 3, H, W), its side drawn from `smallest` to 1 of theirs; differentiable."""
+    """Cut one square out of all pictures (B, 3, H, W), its side between `smallest` and 1 of theirs; differentiable."""
     full = images.shape[-1]
     side = int(full * (smallest + (1 - smallest) * torch.rand(()).item()))
     top, left = torch.randint(0, full - side + 1, (2,)).tolist()
