@@ -187,10 +187,8 @@ def evaluate(
     from t2ilib.sampling import load_sampler
     from t2ilib.text import load_encoder
 
-    sampler = load_sampler(source)
-    if judge:
-        sampler.judge_encoder = load_encoder(judge)
-    result = evaluate_sampler(sampler, data_source, split, n, seed, truncation)
+    judge_encoder = load_encoder(judge) if judge else None
+    result = evaluate_sampler(load_sampler(source), data_source, split, n, seed, truncation, judge_encoder)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 

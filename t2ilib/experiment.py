@@ -139,10 +139,11 @@ def evaluate_sampler(
     n: int = 1000,
     seed: int = 0,
     truncation: float | None = None,
+    judge_encoder: text.TextEncoder | None = None,
 ) -> dict[str, dict]:
     """Evaluate a trained system on the reference split of its recipe, or of another source or split.
 
-    `truncation` as in `System.noise`; without one the recipe's counts.
+    `truncation` (as in `System.noise`) and the CLIP that scores the fit are the recipe's where none is given.
 
     Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
     """
@@ -156,7 +157,8 @@ def evaluate_sampler(
         truncation=truncation or sampler.recipe.evaluation.truncation or None,
     )
     reference = _reference(dataset, sampler.recipe, split)
-    result = _evaluate(sampler.system.generate, reference, sampler.encoder, sampler.judge_encoder, settings)
+    judge_encoder = judge_encoder or load_recipe_encoder(sampler.recipe, sampler.folder, "evaluation")
+    result = _evaluate(sampler.system.generate, reference, sampler.encoder, judge_encoder, settings)
     result["protocol"] |= {"system": sampler.recipe.system, "step": sampler.step}
     return result
 

@@ -21,15 +21,14 @@ from t2ilib.training.run import Run
 class Sampler:
     """A trained generator with the encoder that it is conditioned on.
 
-    `step` is the number of generator steps that it was trained for, `judge_encoder` the CLIP that its recipe has the
-    alignment measured with.
+    `step` is the number of generator steps that it was trained for, `folder` the run's, where it has one.
     """
 
     system: models.System
     encoder: text.TextEncoder
     recipe: Recipe
     step: int
-    judge_encoder: text.TextEncoder | None = None
+    folder: Path | None = None
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], noise: Tensor) -> Tensor:
@@ -62,8 +61,7 @@ def load_sampler(source: str | Path) -> Sampler:
     system = models.build(recipe.system, **model_config(recipe, encoder))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else "generator"
     load_module(system.generator, part, {name: value.float() for name, value in tensors.items()}, path)
-    judge_encoder = load_recipe_encoder(recipe, folder, "evaluation") if recipe.evaluation.encoder else encoder
-    return Sampler(system.eval().requires_grad_(False), encoder, recipe, about["step"], judge_encoder)
+    return Sampler(system.eval().requires_grad_(False), encoder, recipe, about["step"], folder)
 
 
 def export(run: Run, path: str | Path, about: str) -> Path:
