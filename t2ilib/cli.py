@@ -188,7 +188,8 @@ def evaluate(
     from t2ilib.text import load_encoder
 
     judge_encoder = load_encoder(judge) if judge else None
-    result = evaluate_sampler(load_sampler(source), data_source, split, n, seed, truncation, judge_encoder)
+    drawn = {"n": n, "seed": seed, "truncation": truncation}
+    result = evaluate_sampler(load_sampler(source), data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 

@@ -132,10 +132,11 @@ def measure(experiment: Experiment, generate: Generate, step: int, n: int) -> di
     return {f"metric/{name}": value for name, value in headline(result["metrics"]).items()}
 
 
-def evaluate_sampler(
+def evaluate_sampler(  # noqa: PLR0913
     sampler: Sampler,
     source: str | None = None,
     split: str | None = None,
+    *,
     n: int = 1000,
     seed: int = 0,
     truncation: float | None = None,

@@ -1,8 +1,8 @@
 """DF-GAN: one stage, text in every block, one discriminator (Tao et al. 2022, https://arxiv.org/abs/2008.05865).
 
 Figure 2: the generator upsamples a 4x4 map of the noise; in every block the sentence scales and shifts all channels.
-The discriminator gives one logit for picture and sentence together (one-way output) and is kept flat around real pictures
-with their own sentence (matching-aware gradient penalty), so that the generator's way there is short and smooth.
+The discriminator gives one logit for picture and sentence together (one-way output) and is kept flat around real
+pictures with their own sentence (matching-aware gradient penalty): the generator's way there is short and smooth.
 
 Differences from the paper: none known in the defaults. `two_way` is the design that the paper compares with (figure
 4a): an unconditional logit beside the conditional one. `noise` with a truncation is the released evaluation's.
