@@ -20,12 +20,12 @@ __all__ = [
 ]
 
 TRAIN = "python -m t2ilib.text.contrastive --data toy --folder data/weights/"
+RESNET = "--name toy-clip-resnet --image-width 16 --image-layers 2 2 2 2 --exchanged 1"
 SHIPPED = {  # folder under data/weights, and the command that trained it
     "toy-clip": ("toy_clip", f"{TRAIN}toy_clip"),
     "toy-clip-resnet": (
         "toy_clip_resnet",
-        f"{TRAIN}toy_clip_resnet --name toy-clip-resnet --image-width 16 --image-layers 2 2 2 2 --exchanged 1 --seed 1 "
-        "--steps 2000",
+        f"{TRAIN}toy_clip_resnet {RESNET} --steps 3000",
     ),
 }
 
