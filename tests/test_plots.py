@@ -53,6 +53,15 @@ def test_bars_stand_side_by_side():
     assert len(axes.patches) == 4 and axes.patches[0].get_height() == 1
 
 
+def test_lines_stand_over_evenly_spaced_ticks():
+    panels = {"A": {"x": [1, 2, 4]}, "B": {"x": [0, 1, 0], "y": [3, 2, 1]}, "C": {"x": [1, 1, 1]}}
+    axes = plots.lines(panels, [0, 0.1, 4], "lambda").axes
+    assert [one.get_title("left") for one in axes[:3]] == ["A", "B", "C"]
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["0", "0.1", "4"]
+    assert axes[1].lines[1].get_xydata().tolist() == [[0, 3], [1, 2], [2, 1]]
+    assert axes[0].get_legend() is None and not axes[3].axison
+
+
 def test_contact_sheet_keeps_every_pixel(tmp_path):
     sheet = np.asarray(plots.contact_sheet(NOISE, columns=4, path=tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 18 - 2, 4 * 18 - 2, 3)

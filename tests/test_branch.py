@@ -1,0 +1,101 @@
+"""Going on from any checkpoint in a new folder, and grids per caption, through the command line."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from t2ilib import experiment, files
+from t2ilib.cli import app
+from t2ilib.errors import InputError
+from t2ilib.sampling import export
+from t2ilib.training import Run, load_recipe
+
+TINY = {
+    "model.nf": 2,
+    "model.batch_size": 4,
+    "data.size": 32,
+    "data.options": {"train": 24, "validation": 4, "test": 8},
+    "clip.weight": 1.0,
+    "training.steps": 4,
+    "training.log_every": 1,
+    "training.sample_every": 4,
+    "training.checkpoint_every": 2,
+    "training.evaluate_every": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("branch") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
+        list(experiment.run_recipe(load_recipe("dfgan_toy", **TINY), folder, n=8))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_data(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
+
+
+def test_branch_from_an_old_checkpoint_repeats_the_run_to_the_bit(finished, tmp_path):
+    old = finished / "checkpoints" / "step_00000002.safetensors"
+    branch = Run.branch(old, tmp_path / "branch")
+    assert branch.recipe == Run(finished).recipe
+    records = list(experiment.run_recipe(branch.recipe, branch.folder, n=8))
+    assert [record["step"] for record in records] == [3, 4]
+    whole, repeated = (Run(folder).restore()[0] for folder in (finished, branch.folder))
+    assert [name for name in whole if not torch.equal(whole[name], repeated[name])] == []
+
+
+def test_branch_from_a_run_takes_its_newest_checkpoint_and_trained_encoders(finished, tmp_path):
+    (finished / "text").mkdir(exist_ok=True)
+    (finished / "text" / "config.json").write_text("{}")
+    branch = Run.branch(finished, tmp_path / "branch")
+    assert [path.name for path in branch.checkpoints()] == ["step_00000004.safetensors"]
+    assert (branch.folder / "text" / "config.json").is_file()
+
+
+def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):
+    with pytest.raises(InputError, match="holds a run already"):
+        Run.branch(finished, finished)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        Run.branch(tmp_path / "none.safetensors", tmp_path / "new")
+    alone = export(Run(finished), tmp_path / "alone.safetensors", "a generator")
+    with pytest.raises(InputError, match="without optimisers"):
+        Run.branch(alone, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_line_resumes_from_a_checkpoint_with_more_steps(finished, tmp_path):
+    path = str(finished / "checkpoints" / "step_00000004.safetensors")
+    refused = CliRunner().invoke(app, ["resume", path])
+    assert isinstance(refused.exception, InputError) and "--folder" in str(refused.exception)
+    done = CliRunner().invoke(app, ["resume", path, "--folder", str(tmp_path / "more"), "--steps", "5"])
+    assert done.exit_code == 0, done.output
+    assert [record["step"] for record in Run(tmp_path / "more").records()] == [5]
+
+
+def test_command_line_draws_a_grid_per_caption(finished, tmp_path):
+    (tmp_path / "captions.txt").write_text("a red bird\n\na small blue bird, on a rock\n")
+    options = ["--file", str(tmp_path / "captions.txt"), "--per-caption", "4", "--truncation", "0.5"]
+    done = CliRunner().invoke(app, ["sample", str(finished), *options, "--out", str(tmp_path / "grids")])
+    assert done.exit_code == 0, done.output
+    pictures = sorted((tmp_path / "grids").iterdir())
+    assert [path.name for path in pictures] == ["001_a-red-bird.png", "002_a-small-blue-bird-on-a-rock.png"]
+    assert Image.open(pictures[0]).size == (66, 66)  # two by two pictures of 32 pixels, two apart
+    refused = CliRunner().invoke(app, ["sample", str(finished), "a bird", "--out", "grid.jpg"])
+    assert isinstance(refused.exception, InputError) and ".png" in str(refused.exception)
+
+
+def test_evaluation_can_be_scored_by_another_clip(finished, tmp_path):
+    options = ["--n", "4", "--judge", "toy-clip-resnet", "--truncation", "0.88", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["evaluate", str(finished), *options])
+    assert done.exit_code == 0, done.output
+    protocols = [json.loads(path.read_text())["protocol"] for path in tmp_path.glob("*.json")]
+    own = json.loads(next((finished / "results").glob("*.json")).read_text())["protocol"]
+    assert protocols[0]["truncation"] == 0.88 and own["truncation"] is None
+    assert protocols[0]["judge_encoder"] == protocols[0]["text_encoder"] != own["judge_encoder"]
