@@ -86,13 +86,17 @@ def matching_aware_penalty(
     sentence: Tensor,
     weight: float = 2.0,
     power: float = 6.0,
+    summed: bool = False,
 ) -> tuple[Tensor, Tensor, Any]:
     """MA-GP: weight * mean_b ||grad_(x, e) D(x_b, e_b)||^power, which the discriminator minimises. DF-GAN, section 3.2.
 
-    `score(images, sentence)` returns logits (B,), row b of which depends on row b alone, and anything more. Returns the
-    penalty, those logits, and that. The norm runs over picture and sentence of one sample together, as (sum g^2)^(p/2):
-    no root, so the second derivative exists where the gradient is zero. torch.func.grad makes it part of the forward
-    graph, which torch.compile takes, where it refuses torch.autograd.grad with create_graph.
+    `score(images, sentence)` returns logits (B,), row b of which depends on row b alone, and more tensors (or an empty
+    tuple). Returns the penalty, those logits, and that. As in the released code the norm runs over picture and sentence
+    of one sample together, as (sum g^2)^(p/2): no root, so the second derivative exists where the gradient is zero.
+    `summed` is the paper's formula, (||grad_x D|| + ||grad_e D||)^p, up to 2^(p/2) times as large.
+
+    torch.func.grad makes the inner gradient part of the forward graph, which torch.compile takes; it refuses
+    torch.autograd.grad with create_graph there.
     """
 
     def total(images: Tensor, sentence: Tensor) -> tuple[Tensor, Any]:
@@ -100,7 +104,11 @@ def matching_aware_penalty(
         return logits.float().sum(), (logits, more)
 
     gradients, (_, (logits, more)) = torch.func.grad_and_value(total, argnums=(0, 1), has_aux=True)(images, sentence)
-    squared = sum(gradient.float().flatten(1).square().sum(1) for gradient in gradients)  # (B,)
+    gradients = [gradient.float().flatten(1) for gradient in gradients]  # (B, 3 H W) and (B, D)
+    if summed:
+        length = sum(torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients)  # (B,)
+        return weight * (length**power).mean(), logits, more
+    squared = sum(gradient.square().sum(1) for gradient in gradients)  # (B,)
     return weight * (squared ** (power / 2)).mean(), logits, more
 
 

@@ -4,8 +4,9 @@ Figure 2: the generator upsamples a 4x4 map of the noise; in every block the sen
 The discriminator gives one logit for picture and sentence together (one-way output) and is kept flat around real
 pictures with their own sentence (matching-aware gradient penalty): the generator's way there is short and smooth.
 
-Differences from the paper: none known in the defaults. `two_way` is the design that the paper compares with (figure
-4a): an unconditional logit beside the conditional one. `noise` with a truncation is the released evaluation's.
+Difference of the released code, and of our defaults, from the paper: the penalty takes one norm over picture and
+sentence, where the paper adds two (`summed_norms`). `two_way` is the design that the paper compares with (figure 4a):
+an unconditional logit beside the conditional one. `noise` with a truncation is the released evaluation's.
 Differences of ours from the released code: the penalty is taken per sample without a root, (sum g^2)^3, so that it has
 a gradient at zero; fakes are made without gradient in the discriminator's step. Where a discriminator block keeps its
 number of channels, the released code builds a 1x1 shortcut and does not use it: so do we, to read its files.
@@ -38,6 +39,7 @@ class DFGANConfig:
     batch_size: int = 32
     penalty: float = 2.0  # k of the matching-aware penalty; 0 switches it off
     penalty_power: float = 6.0  # p
+    summed_norms: bool = False  # the paper's penalty: norms of picture and sentence gradient added; released: joint
     two_way: bool = False  # an unconditional logit too, the design that one-way output replaces
 
     def __post_init__(self) -> None:
@@ -134,9 +136,10 @@ class DFGAN(System):
             features = self.discriminator(images)
             return self.head(features, sentence), features
 
-        if not self.config.penalty:
+        weight, power, summed = self.config.penalty, self.config.penalty_power, self.config.summed_norms
+        if not weight:
             return torch.zeros(()), *score(images, sentence)
-        return losses.matching_aware_penalty(score, images, sentence, self.config.penalty, self.config.penalty_power)
+        return losses.matching_aware_penalty(score, images, sentence, weight, power, summed)
 
     def generator_loss(self, batch: Any) -> dict[str, Tensor]:
         """Return the terms `adversarial` and, with guidance, `clip`: minimised over G."""

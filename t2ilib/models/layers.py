@@ -52,7 +52,7 @@ def initialise_dcgan(module: nn.Module) -> None:
 
 
 class ConditionalAffine(nn.Module):
-    """Scale and shift each channel by what two small networks read from the condition. DF-GAN, equation 2.
+    """Scale and shift each channel by what two small networks read from the condition. DF-GAN, figure 3.
 
     AFF(x | c) = gamma(c) x + beta(c); gamma and beta are Linear, ReLU, Linear. It starts as the identity.
     """
