@@ -35,7 +35,7 @@ Source = Annotated[
 
 Truncation = Annotated[
     float | None,
-    typer.Option(help="Leave out noise beyond 2 sigma and scale the rest by this; DF-GAN is evaluated at 0.88."),
+    typer.Option(help="Leave out noise beyond 2 sigma, scale the rest by this; DF-GAN is evaluated at 0.88."),
 ]
 
 

@@ -144,7 +144,8 @@ def evaluate_sampler(  # noqa: PLR0913
 ) -> dict[str, dict]:
     """Evaluate a trained system on the reference split of its recipe, or of another source or split.
 
-    `truncation` (as in `System.noise`) and the CLIP that scores the fit are the recipe's where none is given.
+    `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's where
+    none is given.
 
     Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
     """
@@ -155,7 +156,7 @@ def evaluate_sampler(  # noqa: PLR0913
         n=n,
         seed=seed,
         noise_size=sampler.system.config.noise_dim,
-        truncation=truncation or sampler.recipe.evaluation.truncation or None,
+        truncation=(sampler.recipe.evaluation.truncation if truncation is None else truncation) or None,
     )
     reference = _reference(dataset, sampler.recipe, split)
     judge_encoder = judge_encoder or load_recipe_encoder(sampler.recipe, sampler.folder, "evaluation")

@@ -130,11 +130,11 @@ def between(text: str, start: str, end: str, new: str) -> str:
 
 
 def newest_result(folder: Path) -> Path:
-    """Return the last results file of a run."""
+    """Return the results file of a run's last measured step, the newest where there are several."""
     files = sorted((folder / "results").glob("*.json"))
     if not files:
         raise InputError(f"{folder / 'results'}: no results file; evaluate the run first (t2i evaluate)")
-    return files[-1]
+    return max(files, key=lambda path: (json.loads(path.read_text(encoding="utf-8"))["protocol"]["step"], path.name))
 
 
 def number(metrics: dict, key: str) -> str:

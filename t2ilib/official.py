@@ -42,16 +42,23 @@ def gancls_config(entries: Entries) -> GANCLSConfig:
 
 
 def dfgan_config(entries: Entries) -> DFGANConfig:
-    """Return the sizes that DF-GAN's entries (our names) have."""
-    noise_dim = entries["generator.start.weight"].shape[1]
-    condition_dim = entries["generator.blocks.0.fusions.0.affines.0.scale.0.weight"].shape[1]
-    blocks = {name.split(".")[2] for name in entries if name.startswith("discriminator.blocks.")}
-    return DFGANConfig(
-        image_size=4 * 2 ** len(blocks),
-        noise_dim=noise_dim,
-        embedding_dim=condition_dim - noise_dim,
-        nf=len(entries["discriminator.start.weight"]),
-    )
+    """Return the sizes that DF-GAN's entries (our names) agree on; an entry or a network may be absent or misshapen."""
+    shapes = {name: value.shape for name, value in entries.items()}
+    widths = {"discriminator.start.weight": 0, "discriminator.start.bias": 0, "generator.picture.1.weight": 1}
+    found = [shapes[name][axis] for name, axis in widths.items() if name in shapes]
+    nf = _vote(found + [shape[0] // 2 for name, shape in shapes.items() if name == "discriminator.head.joint.0.weight"])
+    blocks = {tuple(name.split(".")[:3:2]) for name in shapes if ".blocks." in name}
+    count = max(Counter(network for network, _ in blocks).values())
+    sizes = {"image_size": 4 * 2**count, "nf": nf}
+    if "discriminator.head.joint.0.weight" in shapes:
+        sizes["embedding_dim"] = shapes["discriminator.head.joint.0.weight"][1] - nf * min(2**count, 8)
+    conditions = [shape[1] for name, shape in shapes.items() if name.endswith(("scale.0.weight", "shift.0.weight"))]
+    if "generator.start.weight" in shapes:
+        sizes["noise_dim"] = shapes["generator.start.weight"][1]
+        sizes["embedding_dim"] = _vote(conditions) - sizes["noise_dim"]
+    elif conditions:
+        sizes["noise_dim"] = _vote(conditions) - sizes["embedding_dim"]
+    return DFGANConfig(**sizes)
 
 
 def _kernels(entries: Entries, beginning: str) -> list[torch.Size]:
@@ -81,6 +88,12 @@ class Released:
         """Return the released name of our entry `name`."""
         inverse = ({ours: theirs for theirs, ours in names.items()} for names in (self.names, self.parts))
         return _rename(name, *inverse)
+
+    def in_file(self, name: str) -> str:
+        """Return what a file calls our entry `name`, its network included."""
+        network, _, rest = self.theirs(name).partition(".")
+        networks = {ours: theirs for theirs, ours in reversed(self.networks.items())}  # the first of two spellings
+        return f"{networks.get(network, network)}.{rest}"
 
 
 RELEASED: dict[str, Released] = {
@@ -218,9 +231,9 @@ def _problems(system: type[System], config: Any, released: Released, entries: En
     shapes = {name: tuple(value.shape) for name, value in entries.items()}
     misshapen = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
     problems = {
-        "missing": [released.theirs(name) for name in missing],
-        "unexpected": [released.theirs(name) for name in shapes if name not in wanted],
-        "misshapen": [f"{released.theirs(name)} {shapes[name]}, not {wanted[name]}" for name in misshapen],
+        "missing": [released.in_file(name) for name in missing],
+        "unexpected": [released.in_file(name) for name in shapes if name not in wanted],
+        "misshapen": [f"{released.in_file(name)} {shapes[name]}, not {wanted[name]}" for name in misshapen],
     }
     return {kind: names for kind, names in problems.items() if names}
 

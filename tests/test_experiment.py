@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from t2ilib import experiment, files, sampling
+from t2ilib import experiment, files, sampling, text
 from t2ilib.cli import app
 from t2ilib.errors import InputError
 from t2ilib.training import Run, load_recipe
@@ -116,6 +117,171 @@ def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
     bad = recipe.override(**{"text.options": {"stepz": 3}})
     with pytest.raises(InputError, match="stepz"):
         experiment.prepare(bad, tmp_path / "bad")
+
+
+OWN_CLIP = {"steps": 2, "batch_size": 16, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1}
+GUIDED = {
+    **{key: value for key, value in TINY.items() if not key.startswith("model.")},
+    "model": {"nf": 2, "batch_size": 8},
+    "text.encoder": "contrastive",
+    "text.options": {**OWN_CLIP, "exchanged": 1},
+    "clip.weight": 4.0,
+    "clip.start": 1,
+    "clip.ramp": 2,
+    "clip.crops": 1,
+    "evaluation.encoder": "toy-clip",
+    "evaluation.truncation": 0.88,
+}
+
+
+def guided(**changes):
+    return load_recipe("dfgan_toy", **{**GUIDED, **changes})
+
+
+@pytest.fixture(scope="module")
+def guided_run(tmp_path_factory):
+    """DF-GAN at 64 pixels, where a shortcut of its discriminator is never used, with the CLIP loss."""
+    folder = tmp_path_factory.mktemp("guided") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
+        records = list(experiment.run_recipe(guided(), folder, n=24))
+    return folder, records
+
+
+def test_guided_run_is_trained_by_one_clip_and_scored_by_another(guided_run):
+    folder, records = guided_run
+    terms = {key for record in records for key in record if key.startswith(("generator/", "discriminator/"))}
+    assert terms == {f"discriminator/{name}" for name in ("real", "fake", "mismatched", "penalty")} | {
+        "generator/adversarial",
+        "generator/clip",
+    }
+    assert 0 < records[0]["generator/clip"] < records[1]["generator/clip"]  # the weight rises from step 1 to 3
+    protocol = json.loads(next((folder / "results").glob("*.json")).read_text())["protocol"]
+    assert protocol["text_encoder"] == text.load_encoder(str(folder / "text")).fingerprint
+    assert protocol["judge_encoder"] == text.load_encoder("toy-clip").fingerprint != protocol["text_encoder"]
+    assert protocol["truncation"] == 0.88
+
+
+def test_guided_run_continues_to_the_bit(guided_run, tmp_path):
+    parts = tmp_path / "parts"
+    list(experiment.run_recipe(guided(**{"training.steps": 2}), parts, n=8))
+    assert (parts / "text" / "model.safetensors").read_bytes() == (
+        guided_run[0] / "text" / "model.safetensors"
+    ).read_bytes()
+    rest = list(experiment.run_recipe(guided(), parts, n=8))
+    assert [record["step"] for record in rest] == [4]
+    whole, resumed = (Run.open(folder).restore()[0] for folder in (guided_run[0], parts))
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    assert rest[-1]["generator/clip"] == guided_run[1][-1]["generator/clip"]
+
+
+def test_guided_sampler_is_measured_as_its_recipe_says(guided_run):
+    folder, _ = guided_run
+    sampler = sampling.load_sampler(folder)
+    result = experiment.evaluate_sampler(sampler, n=8)
+    assert result["protocol"]["truncation"] == 0.88 and result["protocol"]["system"] == "dfgan"
+    assert result["protocol"]["judge_encoder"] == text.load_encoder("toy-clip").fingerprint
+    other = experiment.evaluate_sampler(sampler, n=8, truncation=0.5, judge_encoder=sampler.encoder)
+    assert other["protocol"]["truncation"] == 0.5
+    assert other["protocol"]["judge_encoder"] == other["protocol"]["text_encoder"] == sampler.encoder.fingerprint
+    pictures = {truncation: sampler.sample(["a red bird."], truncation=truncation) for truncation in (None, 0.5)}
+    assert difference(pictures[None], pictures[0.5]) > 1e-3
+    with pytest.raises(InputError, match="truncation = -1"):
+        sampler.sample(["a red bird."], truncation=-1)
+
+
+def test_exported_guided_weights_need_no_clip(guided_run, tmp_path):
+    path = sampling.export(Run.open(guided_run[0]), tmp_path / "checkpoints" / "small.safetensors", "four steps")
+    (tmp_path / "text").symlink_to(guided_run[0] / "text")
+    small, whole = sampling.load_sampler(path), sampling.load_sampler(guided_run[0])
+    captions = ["a green bird with a yellow belly."]
+    assert small.system.guidance is None and small.recipe == whole.recipe
+    assert difference(small.sample(captions), whole.sample(captions)) < 0.01
+
+
+@pytest.fixture
+def prepared(guided_run, tmp_path):
+    """Prepare a recipe in a folder that has the text encoder already."""
+
+    def prepare(**changes):
+        recipe = guided(**changes)
+        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(guided_run[0] / "text", folder / "text")
+        return experiment.prepare(recipe, folder)
+
+    return prepare
+
+
+def test_settings_of_the_clip_loss_reach_it(prepared):
+    guidance = prepared(**{"clip.released": True}).system.guidance
+    given = {name: getattr(guidance, name) for name in ("weight", "start", "ramp", "crops", "released")}
+    assert given == {"weight": 4.0, "start": 1, "ramp": 2, "crops": 1, "released": True}
+    assert prepared(**{"clip.weight": 0.0}).system.guidance is None
+    assert prepared().system.guidance.encoder.fingerprint == prepared().encoder.fingerprint  # the text's, none named
+    other = prepared(**{"clip.encoder": "toy-clip"})
+    assert other.system.guidance.encoder.fingerprint == text.load_encoder("toy-clip").fingerprint
+    assert other.encoder.fingerprint != other.system.guidance.encoder.fingerprint
+    for key in ("weight", "start", "ramp", "crops"):
+        with pytest.raises(InputError, match=rf"clip\.{key}: -1.* must not be negative"):
+            prepared(**{f"clip.{key}": -1})
+
+
+def test_judge_of_a_recipe_is_the_texts_encoder_where_none_is_named(prepared):
+    experiments = [prepared(**{"evaluation.encoder": name}) for name in ("", "toy-clip")]
+    same, other = [run.judge_encoder.fingerprint == run.encoder.fingerprint for run in experiments]
+    assert same and not other
+
+
+@pytest.mark.parametrize(("teacher", "length"), [("toy-clip", 128), ("contrastive", 96)])
+def test_teacher_and_judge_of_their_own(teacher, length, tmp_path, monkeypatch):
+    """The loss's CLIP may be another than the text's: it reads the same captions with its own text tower."""
+    given = []
+    guide = experiment.ClipGuidance.__call__
+
+    def spying(self, fakes, batch):
+        given.append((batch.sentence.shape[1], batch.target.shape[1], batch.step))
+        return guide(self, fakes, batch)
+
+    monkeypatch.setattr(experiment.ClipGuidance, "__call__", spying)
+    own = teacher == "contrastive"
+    changes = {
+        "training.steps": 2,
+        "text.options": {**OWN_CLIP, "embed_dim": 64},
+        "clip.encoder": teacher,
+        "clip.options": {**OWN_CLIP, "embed_dim": 96} if own else {},
+        "evaluation.encoder": teacher,
+        "evaluation.options": {**OWN_CLIP, "image_width": 8, "image_layers": [1, 1, 1, 1]} if own else {},
+    }
+    list(experiment.run_recipe(guided(**changes), tmp_path / "run", n=8))
+    assert given == [(64, length, 0), (64, length, 1)]
+    protocol = json.loads(next((tmp_path / "run" / "results").glob("*.json")).read_text())["protocol"]
+    judge = str(tmp_path / "run" / "evaluation") if own else teacher
+    assert protocol["judge_encoder"] == text.load_encoder(judge).fingerprint
+    assert (tmp_path / "run" / "clip").exists() is own
+
+
+def test_crop_decides_what_is_drawn_and_what_it_is_compared_with(prepared):
+    whole, cut = prepared(), prepared(**{"data.crop": 32})
+    assert whole.system.config.image_size == whole.reference.size == 64
+    assert cut.system.config.image_size == cut.reference.size == 32
+    assert cut.dataset.size == 64  # cropped at random, batch by batch
+    assert (cut.reference.images == whole.reference.images[:, 16:48, 16:48]).all()
+    assert cut.reference.captions == whole.reference.captions
+    with pytest.raises(InputError, match="crop: 128 pixels; the pictures are stored at 64"):
+        prepared(**{"data.crop": 128})
+
+
+def test_cropped_run_trains_and_is_measured(guided_run, tmp_path):
+    shutil.copytree(guided_run[0] / "text", tmp_path / "run" / "text")
+    recipe = guided(**{"data.crop": 32, "training.steps": 2, "clip.weight": 0.0})
+    (record,) = experiment.run_recipe(recipe, tmp_path / "run", n=8)
+    assert "generator/clip" not in record and "metric/attribute_accuracy" in record
+    protocol = json.loads(next((tmp_path / "run" / "results").glob("*.json")).read_text())["protocol"]
+    assert protocol["real_size"] == 32
+    sampler = sampling.load_sampler(tmp_path / "run")
+    assert sampler.sample(["a red bird."]).shape == (1, 3, 32, 32)
+    assert experiment.evaluate_sampler(sampler, n=8)["protocol"]["real_size"] == 32
 
 
 def test_command_line_from_training_to_results(tmp_path):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from t2ilib import losses
 
@@ -76,3 +77,235 @@ def test_losses_are_computed_in_float32(dtype):
     assert losses.gan_generator(values[:, 0]).dtype == torch.float32
     assert losses.feature_matching(values, torch.zeros_like(values)).item() == pytest.approx((1 + 2**-7) ** 2)
     assert losses.l1(values, torch.zeros_like(values)).item() == pytest.approx(1 + 2**-7)
+
+
+HUGE = [-1e6, -100.0, -1.0, -0.999, 0.0, 0.3, 1.0, 1.001, 1e6]
+
+
+def hinge(logits: list[float], sign: int) -> float:
+    """mean max(0, 1 + sign * l) in Python's double precision."""
+    return sum(max(0.0, 1.0 + sign * logit) for logit in logits) / len(logits)
+
+
+def test_hinge_discriminator_equals_naive():
+    real, fake, mismatched = HUGE, [logit + 0.5 for logit in HUGE], [0.1 * logit for logit in HUGE]
+    tensors = [torch.tensor(values, dtype=torch.float64) for values in (real, fake, mismatched)]
+    terms = {name: term.item() for name, term in losses.hinge_discriminator(*tensors).items()}
+    expected = {"real": hinge(real, -1), "fake": hinge(fake, 1) / 2, "mismatched": hinge(mismatched, 1) / 2}
+    assert terms == pytest.approx(expected, rel=1e-6)
+    alone = {name: term.item() for name, term in losses.hinge_discriminator(*tensors[:2]).items()}
+    assert alone == pytest.approx({"real": hinge(real, -1), "fake": hinge(fake, 1)}, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "beyond", "slope"),
+    [("real", 0.9, 1.1, -1), ("fake", -0.9, -1.1, 0.5), ("mismatched", 50.0, -50.0, 0.5)],
+)
+def test_hinge_discriminator_pulls_only_within_its_margin(name, inside, beyond, slope):
+    """A logit that is right by more than 1 counts no more; one that is wrong pulls as hard, however wrong it is."""
+    logits = {name: torch.zeros(2) for name in ("real", "fake", "mismatched")}
+    logits[name] = torch.tensor([inside, beyond], requires_grad=True)
+    sum(losses.hinge_discriminator(**logits).values()).backward()
+    assert logits[name].grad.tolist() == [slope / 2, 0]
+
+
+def test_hinge_generator_equals_naive_and_never_lets_go():
+    fake = torch.tensor(HUGE, requires_grad=True)
+    loss = losses.hinge_generator(fake)
+    assert loss.item() == pytest.approx(-sum(HUGE) / len(HUGE), rel=1e-6)
+    loss.backward()
+    torch.testing.assert_close(fake.grad, torch.full_like(fake, -1 / len(HUGE)))
+
+
+def test_hinge_generator_reaches_a_generator():
+    generator = torch.nn.Linear(3, 4)
+    fakes = generator(torch.ones(2, 3))
+    losses.hinge_generator((fakes * torch.arange(1.0, 5)).sum(1) - 1e6).backward()  # surely fake
+    assert all(parameter.grad.abs().min() > 0 for parameter in generator.parameters())
+
+
+class LinearCritic:
+    """D(x, e) = c_b (<a, x_b> + <v, e_b>): the gradient of sample b has the norm c_b sqrt(|a|^2 + |v|^2)."""
+
+    def __init__(self, picture_norm: float, sentence_norm: float, factors: list[float]):
+        torch.manual_seed(0)
+        self.picture = F.normalize(torch.randn(3 * 4 * 4), dim=0) * picture_norm
+        self.sentence = F.normalize(torch.randn(5), dim=0) * sentence_norm
+        self.factors = torch.tensor(factors)
+
+    def __call__(self, images, sentence):
+        logits = self.factors * (images.flatten(1) @ self.picture + sentence @ self.sentence)
+        return logits, {"features": images.mean((2, 3))}
+
+    def inputs(self):
+        return torch.randn(len(self.factors), 3, 4, 4), torch.randn(len(self.factors), 5)
+
+
+@pytest.mark.parametrize(("picture", "sentence"), [(1.0, 0.0), (0.0, 1.0), (3.0, 4.0), (30.0, 40.0), (3e-4, 4e-4)])
+def test_penalty_of_a_linear_critic_is_known(picture, sentence):
+    """The norm runs over picture and sentence together: 3 and 4 make 5, so the penalty is 2 * 5^6."""
+    critic = LinearCritic(picture, sentence, [1.0, 1.0])
+    penalty, _, _ = losses.matching_aware_penalty(critic, *critic.inputs())
+    assert penalty.item() == pytest.approx(2 * math.hypot(picture, sentence) ** 6, rel=1e-5)
+
+
+@pytest.mark.parametrize(("picture", "sentence"), [(1.0, 0.0), (3.0, 4.0), (30.0, 40.0), (3e-4, 4e-4)])
+def test_summed_penalty_adds_the_norms_as_the_paper_does(picture, sentence):
+    """3 and 4 make 7 here; where the two are equal it is 2^3 = 8 times the joint one."""
+    critic = LinearCritic(picture, sentence, [1.0, -1.0])
+    penalty, _, _ = losses.matching_aware_penalty(critic, *critic.inputs(), summed=True)
+    assert penalty.item() == pytest.approx(2 * (picture + sentence) ** 6, rel=1e-5)
+
+
+@pytest.mark.parametrize(("weight", "power"), [(2.0, 6.0), (10.0, 2.0), (0.5, 4.0)])
+def test_penalty_is_taken_per_sample(weight, power):
+    """The mean of the norms' powers; the norm of the whole batch's gradient would be another number."""
+    critic = LinearCritic(0.6, 0.8, [0.5, 1.0, -2.0])
+    penalty, _, _ = losses.matching_aware_penalty(critic, *critic.inputs(), weight, power)
+    expected = weight * (0.5**power + 1 + 2**power) / 3
+    assert penalty.item() == pytest.approx(expected, rel=1e-5)
+    assert abs(weight * (0.5**2 + 1 + 2**2) ** (power / 2) - expected) > 0.1
+
+
+def test_penalty_returns_what_the_critic_said_with_its_gradient():
+    critic = LinearCritic(0.6, 0.8, [0.5, 2.0])
+    critic.picture.requires_grad_()
+    images, sentence = critic.inputs()
+    _, logits, more = losses.matching_aware_penalty(critic, images, sentence)
+    torch.testing.assert_close(logits, critic(images, sentence)[0])
+    torch.testing.assert_close(more["features"], images.mean((2, 3)))
+    (gradient,) = torch.autograd.grad(logits.sum(), critic.picture)
+    torch.testing.assert_close(gradient, critic.factors @ images.flatten(1))
+
+
+def bent_critic(dtype: torch.dtype):
+    """Return a smooth, curved critic with its weights, and three pictures and sentences."""
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    weights = [draw(6, 3 * 2 * 2 + 5), draw(6)]
+    images, sentence = draw(3, 3, 2, 2), draw(3, 5)
+
+    def score(images, sentence):
+        hidden = torch.tanh(torch.cat([images.flatten(1), sentence], 1) @ weights[0].T / 4)
+        return hidden.square() @ weights[1], hidden
+
+    return score, weights, images, sentence
+
+
+def naive_penalty(score, images, sentence, summed: bool) -> torch.Tensor:
+    """2 mean |gradient|^6 by torch.autograd.grad, sample by sample, in the inputs' precision."""
+    total = 0
+    for image, row in zip(images, sentence, strict=True):
+        inputs = [image[None].requires_grad_(), row[None].requires_grad_()]
+        gradients = torch.autograd.grad(score(*inputs)[0].sum(), inputs, create_graph=True)
+        squares = [gradient.square().sum() for gradient in gradients]
+        total = total + (sum(square.sqrt() for square in squares) ** 6 if summed else sum(squares) ** 3)
+    return 2 * total / len(images)
+
+
+@pytest.mark.parametrize("summed", [False, True], ids=["joint", "summed"])
+def test_second_order_gradient_equals_autograd_grad_and_finite_differences(summed):
+    score, weights, images, sentence = bent_critic(torch.float64)
+    for weight in weights:
+        weight.requires_grad_()
+    penalty, _, _ = losses.matching_aware_penalty(score, images, sentence, summed=summed)
+    expected = naive_penalty(score, images, sentence, summed)
+    assert penalty.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, theirs = (torch.autograd.grad(loss, weights) for loss in (penalty, expected))
+    for weight, one, other in zip(weights, ours, theirs, strict=True):
+        assert one.abs().max() > 1e-3
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        direction = torch.randn_like(weight)
+        values = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                weight.add_(step * direction)
+            values.append(naive_penalty(score, images, sentence, summed).item())
+            with torch.no_grad():
+                weight.sub_(step * direction)
+        difference = (values[0] - values[1]) / 2e-5
+        assert (one * direction).sum().item() == pytest.approx(difference, rel=1e-4)
+
+
+@pytest.mark.parametrize("summed", [False, True], ids=["joint", "summed"])
+@pytest.mark.parametrize("power", [2.0, 4.0, 6.0])
+def test_penalty_of_a_flat_critic_has_a_gradient_of_zero(power, summed):
+    """A root written out would give NaN here: the derivative of sqrt(s) is infinite at s = 0."""
+    score, weights, images, sentence = bent_critic(torch.float32)
+    with torch.no_grad():
+        weights[1].zero_()
+    for weight in weights:
+        weight.requires_grad_()
+    penalty, logits, _ = losses.matching_aware_penalty(score, images, sentence, power=power, summed=summed)
+    assert penalty.item() == 0 and not logits.any()
+    for gradient in torch.autograd.grad(penalty, weights):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_huge_gradients_do_not_overflow_in_half_precision():
+    """A norm of 100 to the sixth is 10^12, which float16 cannot hold."""
+    critic = LinearCritic(100.0, 0.0, [1.0])
+    images, sentence = critic.inputs()
+    critic.picture, critic.sentence, critic.factors = (
+        t.half() for t in (critic.picture, critic.sentence, critic.factors)
+    )
+    penalty, _, _ = losses.matching_aware_penalty(critic, images.half(), sentence.half())
+    assert penalty.dtype == torch.float32
+    assert penalty.item() == pytest.approx(2e12, rel=0.01)
+
+
+def naive_clip(images, texts) -> float:
+    rows = zip(images.double().tolist(), texts.double().tolist(), strict=True)
+    cosines = [sum(a * b for a, b in zip(x, t, strict=True)) / (math.hypot(*x) * math.hypot(*t)) for x, t in rows]
+    return sum(1 - cosine for cosine in cosines) / len(cosines)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e12])
+def test_clip_loss_equals_naive_at_any_length(scale):
+    torch.manual_seed(0)
+    images, texts = scale * torch.randn(4, 7), torch.randn(4, 7)
+    loss = losses.clip_loss(images, texts)
+    assert loss.item() == pytest.approx(naive_clip(images, texts), rel=1e-5)
+    assert losses.clip_loss(texts * 5, texts).item() == pytest.approx(0, abs=1e-6)
+    assert losses.clip_loss(-texts, texts).item() == pytest.approx(2, rel=1e-6)
+
+
+def test_clip_loss_turns_pictures_towards_their_own_texts():
+    torch.manual_seed(0)
+    images, texts = torch.randn(4, 7, requires_grad=True), torch.randn(4, 7)
+    losses.clip_loss(images, texts).backward()
+    for image, text, gradient in zip(images.detach(), texts, images.grad, strict=True):
+        unit, aim = F.normalize(image, dim=0), F.normalize(text, dim=0)
+        torch.testing.assert_close(gradient, -(aim - unit * (unit @ aim)) / image.norm() / 4)
+        assert gradient.norm() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_new_losses_are_computed_in_float32(dtype):
+    values = torch.full((4096,), 1 - 2**-7).to(dtype)
+    margin = 2**-7 if dtype == torch.float16 else 1 - values[0].item()
+    real, fake, mismatched = losses.hinge_discriminator(values, values, values).values()
+    assert [term.dtype for term in (real, fake, mismatched)] == [torch.float32] * 3
+    assert real.item() == pytest.approx(margin, rel=1e-6)
+    assert fake.item() == mismatched.item() == pytest.approx((2 - margin) / 2, rel=1e-6)
+    assert losses.hinge_generator(values).item() == pytest.approx(margin - 1, rel=1e-6)
+    images, texts = torch.randn(3, 512).to(dtype), torch.randn(3, 512).to(dtype)
+    assert losses.clip_loss(images, texts).item() == pytest.approx(naive_clip(images, texts), rel=1e-5)
+
+
+def test_compiled_penalty_equals_eager():
+    score, weights, images, sentence = bent_critic(torch.float32)
+    for weight in weights:
+        weight.requires_grad_()
+
+    def penalty(images, sentence):
+        return losses.matching_aware_penalty(score, images, sentence)[0]
+
+    compiled = torch.compile(penalty, backend="aot_eager", fullgraph=True)
+    results = [torch.autograd.grad(loss(images, sentence), weights) for loss in (penalty, compiled)]
+    torch._dynamo.reset()
+    assert results[0][0].any()
+    torch.testing.assert_close(*results)

@@ -49,6 +49,10 @@ class DFGANConfig:
         for name in ("noise_dim", "embedding_dim", "nf"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.penalty < 0 or self.penalty_power < 2:
+            raise InputError(
+                f"penalty = {self.penalty}, penalty_power = {self.penalty_power}: must be at least 0 and at least 2"
+            )
 
     @classmethod
     def tiny(cls, **changes: Any) -> "DFGANConfig":

@@ -59,6 +59,10 @@ class EvaluationSettings:
     options: dict[str, Any] = field(default_factory=dict)  # as text.options
     truncation: float = 0.0  # of the noise (DF-GAN's protocol: 0.88); 0: plain normal noise
 
+    def __post_init__(self):
+        if self.truncation < 0:
+            raise InputError(f"evaluation.truncation: {self.truncation} must not be negative; 0 is plain normal noise")
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

@@ -46,13 +46,17 @@ def pixels(pictures):
 
 
 def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
+    def equal(a, b):
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+    return all(equal(a, b) for a, b in zip(vars(first).values(), vars(second).values(), strict=True))
 
 
 def test_a_batch_is_a_pure_function_of_seed_step_and_rank():
-    source = batches(seed=3, augment=Augment(crop=6), world=2)
+    targets = features(dataset(), words=False)
+    source = batches(seed=3, augment=Augment(crop=6), world=2, targets=targets)
     seventh = source.batch(7)
-    fresh = batches(seed=3, augment=Augment(crop=6), world=2)
+    fresh = batches(seed=3, augment=Augment(crop=6), world=2, targets=targets)
     torch.manual_seed(99)
     for step in (0, 9, 3, 40):
         fresh.batch(step)
@@ -175,6 +179,42 @@ def test_half_of_the_pictures_are_flipped():
 def test_impossible_arguments(options, message):
     with pytest.raises(InputError, match=message):
         batches(**options)
+
+
+def test_target_and_sentence_are_of_the_same_caption():
+    """The CLIP of the loss has read the very caption that the generator gets, though in features of its own."""
+    data = dataset()
+    given = features(data)
+    targets = features(data, words=False)
+    targets.sentence = torch.cat([-targets.sentence, targets.sentence.square()], 1)  # (M, 4): another encoder's
+    source = Batches(data, given, 6, "cpu", targets=targets)
+    for step in range(12):
+        batch = source.batch(step)
+        assert batch.target.shape == (6, 4)
+        assert torch.equal(batch.target[:, :2], -batch.sentence)
+        assert torch.equal(batch.target[:, 2:], batch.sentence.square())
+    drawn = torch.cat([source.batch(step).target[:, 3].sqrt() for step in range(60)])
+    assert set(drawn.long().tolist()) == set(range(int(given.offsets[-1])))  # all captions, not each picture's first
+
+
+def test_targets_change_nothing_else():
+    with_targets = batches(targets=features(dataset(), words=False)).batch(5)
+    without = batches().batch(5)
+    assert without.target is None and with_targets.target is not None
+    with_targets.target = None
+    assert same(with_targets, without)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_batch_knows_its_number(rank):
+    source = batches(rank=rank, world=2)
+    assert [source.batch(step).step for step in (0, 1, 7, 3)] == [0, 1, 7, 3]
+    assert isinstance(source.batch(2).step, int)  # a schedule reads it on the CPU
+
+
+def test_targets_of_another_data_set():
+    with pytest.raises(InputError, match="of 23 pictures, the data set has 24"):
+        batches(targets=features(dataset(23)))
 
 
 def test_features_of_another_data_set():

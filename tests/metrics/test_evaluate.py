@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,6 +110,67 @@ def test_varied_pictures_are_grouped_by_caption(dataset):
 def test_pictures_reach_both_ends_of_the_range():
     pictures = to_pictures(np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3))
     assert pictures.shape == (2, 3, 1, 1) and pictures[0].eq(-1).all() and pictures[1].eq(1).all()
+
+
+class Contrary(ColourEncoder):
+    """Takes every caption for the opposite colour; of pictures it sees the colours as they are."""
+
+    name, fingerprint = "contrary", "c0ffee"
+
+    def encode(self, captions):
+        return SimpleNamespace(sentence=-super().encode(captions).sentence)
+
+
+def test_another_encoder_may_judge(dataset):
+    """The generator is conditioned by one encoder and scored by the other, as are the real pictures."""
+    own, judged = (evaluate(faithful, dataset, ColourEncoder(), None, SETTINGS, judge) for judge in (None, Contrary()))
+    assert own["metrics"]["r_precision"]["mean"] > 0.9 and own["metrics"]["clip_score"] > 95
+    assert judged["metrics"]["r_precision"]["mean"] < 0.1 and judged["metrics"]["clip_score"] == 0
+    assert judged["metrics"]["real"]["clip_score"] < 10 < own["metrics"]["real"]["clip_score"]
+    assert judged["metrics"]["clip_fd"] == pytest.approx(own["metrics"]["clip_fd"])  # it sees the same pictures
+    names = [(result["protocol"]["text_encoder"], result["protocol"]["judge_encoder"]) for result in (own, judged)]
+    assert names == [("colours", "colours"), ("colours", "c0ffee")]
+    assert judged["protocol"]["extractor"] == "contrary"
+
+
+def test_an_encoder_without_eyes_can_be_judged_by_one_that_sees(dataset):
+    reader = SimpleNamespace(name="reader", encode=ColourEncoder().encode)
+    alone = evaluate(faithful, dataset, reader, settings=SETTINGS)["metrics"]
+    assert alone["r_precision"] is None and alone["clip_score"] is None and "clip_fd" not in alone
+    judged = evaluate(faithful, dataset, reader, None, SETTINGS, ColourEncoder())
+    assert judged["metrics"]["r_precision"]["mean"] > 0.9 and judged["metrics"]["clip_fd"] > 0
+    blind = evaluate(faithful, dataset, ColourEncoder(), None, SETTINGS, reader)["metrics"]
+    assert blind["r_precision"] is None and blind["clip_score"] is None
+
+
+@pytest.mark.parametrize("truncation", [0.5, 0.88])
+def test_truncation_reaches_all_noise_that_is_drawn(dataset, truncation):
+    seen = []
+
+    def spying(sentence, noise):
+        seen.append(noise)
+        return deaf(sentence, noise)
+
+    settings = replace(SETTINGS, noise_size=100, truncation=truncation)
+    result = evaluate(lambda s, n: spying(s, n[:, :3]), dataset, ColourEncoder(), settings=settings)
+    assert len(torch.cat(seen)) == 40 + 4 * 3  # one of each caption, and several of a few
+    noise = generate_noise(settings)
+    assert 1.8 * truncation < noise.abs().max() <= 2 * truncation
+    assert torch.cat(seen).abs().max() <= 2 * truncation
+    assert result["protocol"]["truncation"] == truncation
+    assert generate_noise(replace(settings, truncation=None)).abs().max() > 2
+
+
+def generate_noise(settings):
+    """Return what `generate_pictures` draws."""
+    captions, noise = ["a red square"] * 40, []
+    generate_pictures(lambda s, n: noise.append(n) or deaf(s, n[:, :3]), captions, ColourEncoder(), settings)
+    return torch.cat(noise)
+
+
+def test_impossible_truncation_is_named(dataset):
+    with pytest.raises(InputError, match="truncation = -1"):
+        evaluate(faithful, dataset, ColourEncoder(), settings=replace(SETTINGS, truncation=-1))
 
 
 def test_the_outcome_can_be_written(dataset, tmp_path):

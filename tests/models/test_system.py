@@ -14,7 +14,11 @@ from t2ilib.models.system import System, adam
 def system(request) -> System:
     torch.manual_seed(0)
     cls = models.SYSTEMS[request.param]
-    return cls(cls.Config.tiny())
+    system = cls(cls.Config.tiny())
+    with torch.no_grad():
+        for parameter in system.parameters():  # off the start, where DF-GAN's gates are shut and text has no effect
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return system
 
 
 @pytest.fixture
@@ -82,6 +86,26 @@ def test_noise_is_standard_normal_and_reproducible(system):
     assert abs(first.std() - 1) < 0.03
 
 
+def test_truncated_noise_stays_within_its_bounds(system):
+    noise = system.noise(4000, torch.Generator().manual_seed(3), truncation=0.88)
+    assert noise.shape == (4000, system.config.noise_dim)
+    assert 1.7 < noise.abs().max() <= 1.76
+    with pytest.raises(InputError, match="truncation = 0"):
+        system.noise(4, truncation=0)
+
+
+def test_guidance_adds_a_term_for_the_generator_alone(system, batch):
+    """Any function of fakes and batch will do; t2ilib.text.guidance has the CLIP loss."""
+    plain = [list(getattr(system, f"{role}_loss")(batch)) for role in ("generator", "discriminator")]
+    system.guidance = lambda fakes, given: (fakes.mean() + given.sentence.mean() * 0) * 3
+    terms = system.generator_loss(batch)
+    assert list(terms) == [*plain[0], "clip"] and list(system.discriminator_loss(batch)) == plain[1]
+    terms["clip"].backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in system.generator.parameters())
+    assert all(parameter.grad is None for parameter in system.discriminator.parameters())
+    assert type(system).guidance is None  # of this system, not of its class
+
+
 def test_generate_gives_pictures_without_a_graph(system, batch):
     pictures = system.eval().generate(batch.sentence, system.noise(len(batch.sentence)))
     assert pictures.shape == batch.images.shape
@@ -114,8 +138,10 @@ def test_gradients_survive_one_bfloat16_context(system, batch, order):
 def test_optimizers_use_the_config_and_lower_the_losses(system, batch):
     optimizers = system.optimizers()
     assert set(optimizers) == {"generator", "discriminator"}
-    for optimizer in optimizers.values():
-        assert optimizer.defaults["lr"] == system.config.lr
+    rate = system.config.lr
+    rates = {"generator": rate, "discriminator": getattr(system.config, "discriminator_lr", rate)}
+    for name, optimizer in optimizers.items():
+        assert optimizer.defaults["lr"] == rates[name]
         assert optimizer.defaults["betas"] == system.config.betas
     losses = []
     for _ in range(12):

@@ -39,5 +39,5 @@ def test_wrong_names_are_explained(options, message):
 
 
 def test_unknown_encoder_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"toy-clip, clip"):
+    with pytest.raises(InputError, match=r"toy-clip, toy-clip-resnet, clip"):
         load_encoder("bert")

@@ -1,0 +1,361 @@
+"""DF-GAN: sizes, blocks, the effect of each loss term. That it equals the released code: test_official_dfgan.py."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from t2ilib import models
+from t2ilib.errors import InputError
+from t2ilib.models.dfgan import DFGAN, DFGANConfig
+from t2ilib.models.layers import ConditionalAffine, DeepFusion, DownBlock, FusionUpBlock, MatchingHead
+from t2ilib.training import Run, TrainingSettings, train
+from t2ilib.training.recipe import Recipe
+
+
+def make(awake: bool = True, **changes) -> DFGAN:
+    """Return a tiny system; `awake` moves all weights off their start, where gates are shut and text has no effect."""
+    torch.manual_seed(0)
+    system = DFGAN(DFGANConfig.tiny(**changes))
+    if awake:
+        with torch.no_grad():
+            for parameter in system.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return system
+
+
+def make_batch(system: DFGAN, count: int = 3) -> SimpleNamespace:
+    size, generator = system.config.image_size, torch.Generator().manual_seed(1)
+    images = torch.rand(count, 3, size, size, generator=generator) * 2 - 1
+    sentence = torch.randn(count, system.config.embedding_dim, generator=generator)
+    return SimpleNamespace(images=images, sentence=sentence)
+
+
+def with_noise(system: DFGAN, count: int = 3) -> torch.Tensor:
+    """Let the system draw always the same noise, and return it."""
+    noise = torch.randn(count, system.config.noise_dim, generator=torch.Generator().manual_seed(2))
+    system.noise = lambda count, device=None: noise[:count]
+    return noise
+
+
+def test_parameter_counts_of_the_paper_size():
+    with torch.device("meta"):
+        system = models.build("dfgan")
+    counts = [sum(p.numel() for p in network.parameters()) for network in (system.generator, system.discriminator)]
+    assert counts == [9_744_131, 6_915_142]
+    assert sum(p.numel() for p in system.head.parameters()) == 6_915_142 - 6_619_206
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [
+        (32, [2, 4, 8, 16]),
+        (64, [2, 4, 8, 16, 16]),
+        (128, [2, 4, 8, 16, 16, 16]),
+        (256, [2, 4, 8, 16, 16, 16, 16]),
+    ],
+)
+def test_shapes(size, channels):
+    system = make(image_size=size, nf=2)
+    assert system.config.channels == channels
+    batch = make_batch(system, 2)
+    with torch.no_grad():
+        pictures = system.generator(with_noise(system, 2), batch.sentence)
+        features = system.discriminator(pictures)
+        logits = system.head(features, batch.sentence)
+    assert pictures.shape == (2, 3, size, size) and pictures.abs().max() <= 1
+    assert features.shape == (2, 16, 4, 4)
+    assert logits.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 16}, "image_size = 16"),
+        ({"image_size": 512}, "image_size = 512"),
+        ({"image_size": 96}, "image_size = 96"),
+        ({"noise_dim": 0}, "noise_dim = 0"),
+        ({"embedding_dim": -1}, "embedding_dim = -1"),
+        ({"nf": 0}, "nf = 0"),
+        ({"ngf": 8}, "ngf"),
+        ({"two_way": 1}, "two_way"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_impossible_sizes_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        models.build("dfgan", **change)
+
+
+def test_affine_equals_naive_and_starts_as_the_identity():
+    torch.manual_seed(0)
+    affine, x, condition = ConditionalAffine(5, 3), torch.randn(2, 3, 4, 4), torch.randn(2, 5)
+    assert torch.equal(affine(x, condition), x)
+    with torch.no_grad():
+        for parameter in affine.parameters():
+            parameter.normal_()
+    expected = torch.empty_like(x)
+    for b in range(2):
+        gamma, beta = (
+            net[2].weight @ (net[0].weight @ condition[b] + net[0].bias).clamp(min=0) + net[2].bias
+            for net in (affine.scale, affine.shift)
+        )
+        for c in range(3):
+            expected[b, c] = gamma[c] * x[b, c] + beta[c]
+    torch.testing.assert_close(affine(x, condition), expected)
+
+
+def test_deep_fusion_bends_after_each_affine():
+    torch.manual_seed(0)
+    fusion, x, condition = DeepFusion(5, 3), torch.randn(2, 3, 4, 4), torch.randn(2, 5)
+    expected = torch.where(x > 0, x, 0.04 * x)  # the affines are the identity yet: LeakyReLU(0.2) twice
+    torch.testing.assert_close(fusion(x, condition), expected)
+
+
+@pytest.mark.parametrize("channels_out", [3, 6])
+def test_up_block_adds_a_residual_to_its_shortcut(channels_out):
+    torch.manual_seed(0)
+    block, x, condition = FusionUpBlock(6, channels_out, 5), torch.randn(2, 6, 4, 4), torch.randn(2, 5)
+    doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    shortcut = doubled
+    if channels_out != 6:
+        kernel = block.shortcut.weight[:, :, 0, 0]
+        shortcut = torch.einsum("oc,bchw->bohw", kernel, doubled) + block.shortcut.bias[:, None, None]
+    inner = block.convolutions[0](block.fusions[0](doubled, condition))
+    expected = shortcut + block.convolutions[1](block.fusions[1](inner, condition))
+    torch.testing.assert_close(block(x, condition), expected)
+    assert block(x, condition, size=7).shape == (2, channels_out, 7, 7)
+
+
+@pytest.mark.parametrize("channels_out", [3, 6])
+def test_down_block_starts_without_its_residual_branch(channels_out):
+    torch.manual_seed(0)
+    block, x = DownBlock(3, channels_out), torch.randn(2, 3, 8, 8)
+    shortcut = F.avg_pool2d(x if channels_out == 3 else F.conv2d(x, block.skip.weight, block.skip.bias), 2)
+    torch.testing.assert_close(block(x), shortcut)
+    with torch.no_grad():
+        block.gain.fill_(-2)
+    torch.testing.assert_close(block(x), shortcut - 2 * block.residual(x))
+    assert block.residual(x).min() < 0 < block.residual(x).max()
+
+
+@pytest.mark.parametrize("embedding_dim", [5, 0])
+def test_head_sees_features_and_sentence_of_its_own_row(embedding_dim):
+    torch.manual_seed(0)
+    head, features, sentence = MatchingHead(6, embedding_dim, 4), torch.randn(3, 6, 4, 4), torch.randn(3, embedding_dim)
+    logits = head(features, sentence)
+    assert logits.shape == (3,)
+    for row in range(3):
+        stacked = torch.cat([features[row], sentence[row, :, None, None].repeat(1, 4, 4)])
+        torch.testing.assert_close(logits[row], head.joint(stacked[None])[0, 0, 0, 0])
+    changed = head(features, sentence.roll(1, 0))
+    assert torch.equal(changed, logits) is (embedding_dim == 0)
+
+
+def test_text_acts_on_the_picture_once_the_affines_have_learnt():
+    for awake in (False, True):
+        system = make(awake)
+        batch, noise = make_batch(system), with_noise(system)
+        one, other = (system.generator(noise, sentence) for sentence in (batch.sentence, batch.sentence.flip(0)))
+        assert torch.equal(one, other) is not awake
+        assert not torch.equal(one[0], one[1])
+
+
+ONE_WAY = ["real", "fake", "mismatched", "penalty"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "discriminator", "generator"),
+    [
+        ({}, ONE_WAY, ["adversarial"]),
+        ({"penalty": 0.0}, ONE_WAY[:3], ["adversarial"]),
+        (
+            {"two_way": True},
+            [*ONE_WAY[:3], "unconditional_real", "unconditional_fake", "penalty"],
+            ["adversarial", "unconditional_adversarial"],
+        ),
+    ],
+    ids=["paper", "no penalty", "two-way"],
+)
+def test_terms_follow_the_options(changes, discriminator, generator):
+    system = make(**changes)
+    batch = make_batch(system)
+    assert list(system.discriminator_loss(batch)) == discriminator
+    assert list(system.generator_loss(batch)) == generator
+    system.guidance = lambda fakes, batch: fakes.mean()
+    assert list(system.generator_loss(batch)) == [*generator, "clip"]
+    assert list(system.discriminator_loss(batch)) == discriminator
+
+
+@pytest.mark.parametrize("two_way", [False, True])
+def test_terms_by_hand(two_way):
+    """Equation 1, row by row; the mismatched sentence is a neighbour's."""
+    system = make(two_way=two_way)
+    batch, noise = make_batch(system), with_noise(system)
+    fakes = system.generator(noise, batch.sentence)
+
+    def score(picture, sentence):
+        return system.head(system.discriminator(picture[None]), sentence[None]).item()
+
+    rows = list(zip(batch.images, fakes, batch.sentence, strict=True))
+    real, fake = [score(x, e) for x, _, e in rows], [score(x, e) for _, x, e in rows]
+    mismatched = [score(batch.images[(i + 1) % 3], batch.sentence[i]) for i in range(3)]
+    expected = {
+        "real": sum(max(0, 1 - logit) for logit in real) / 3,
+        "fake": sum(max(0, 1 + logit) for logit in fake) / 6,
+        "mismatched": sum(max(0, 1 + logit) for logit in mismatched) / 6,
+    }
+    if two_way:
+        alone = [system.unconditional(system.discriminator(x)).tolist() for x in (batch.images, fakes)]
+        expected["unconditional_real"] = sum(max(0, 1 - logit) for logit in alone[0]) / 3
+        expected["unconditional_fake"] = sum(max(0, 1 + logit) for logit in alone[1]) / 3
+    terms = {name: term.item() for name, term in system.discriminator_loss(batch).items()}
+    assert {name: terms[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert min(expected.values()) > 0 and len(set(expected.values())) == len(expected)
+    generator = {name: term.item() for name, term in system.generator_loss(batch).items()}
+    assert generator["adversarial"] == pytest.approx(-sum(fake) / 3, rel=1e-5)
+    if two_way:
+        assert generator["unconditional_adversarial"] == pytest.approx(-sum(alone[1]) / 3, rel=1e-5)
+
+
+def naive_penalty(system: DFGAN, batch: SimpleNamespace) -> torch.Tensor:
+    """2 |gradient|^6, one sample after the other, by the other kind of automatic differentiation."""
+    total = 0.0
+    for image, sentence in zip(batch.images, batch.sentence, strict=True):
+        inputs = [image[None].requires_grad_(), sentence[None].requires_grad_()]
+        logit = system.head(system.discriminator(inputs[0]), inputs[1])
+        gradients = torch.autograd.grad(logit.sum(), inputs, create_graph=True)
+        total += torch.cat([gradient.flatten() for gradient in gradients]).norm() ** 6
+    return 2 * total / len(batch.images)
+
+
+def test_penalty_and_its_second_order_gradient_equal_naive():
+    system = make()
+    batch, parameters = make_batch(system), list(system.discriminator.parameters())
+    penalty, logits, features = system.penalised(batch.images, batch.sentence)
+    expected = naive_penalty(system, batch)
+    torch.testing.assert_close(penalty, expected, rtol=1e-4, atol=0)
+    assert penalty > 1e-6
+    torch.testing.assert_close(features, system.discriminator(batch.images))
+    torch.testing.assert_close(logits, system.head(features, batch.sentence))
+    ours, theirs = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (penalty, expected))
+    assert [gradient is None for gradient in ours] == [gradient is None for gradient in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        if one is not None and other.any():  # a bias that is only added has no say in the gradient
+            assert (one - other).norm() < 1e-3 * other.norm()
+
+
+def test_penalty_takes_its_weight_and_power_from_the_config():
+    system = make()
+    batch = make_batch(system)
+    penalties = {}
+    for weight, power, summed in ((2.0, 6.0, False), (4.0, 6.0, False), (2.0, 2.0, False), (2.0, 6.0, True)):
+        system.config = replace(system.config, penalty=weight, penalty_power=power, summed_norms=summed)
+        penalties[weight, power, summed] = system.penalised(batch.images, batch.sentence)[0].item()
+    released = penalties[2.0, 6.0, False]
+    assert penalties[4.0, 6.0, False] == pytest.approx(2 * released)
+    assert penalties[2.0, 2.0, False] != pytest.approx(released)
+    assert released < penalties[2.0, 6.0, True] < 8 * released
+    system.config = replace(system.config, penalty=0.0)
+    assert system.penalised(batch.images, batch.sentence)[0].item() == 0
+
+
+def test_discriminator_learns_four_times_as_fast():
+    optimizers = make().optimizers()
+    assert {name: optimizer.defaults["lr"] for name, optimizer in optimizers.items()} == {
+        "generator": 1e-4,
+        "discriminator": 4e-4,
+    }
+    assert all(optimizer.defaults["betas"] == (0.0, 0.9) for optimizer in optimizers.values())
+    sizes = {
+        name: sum(p.numel() for group in o.param_groups for p in group["params"]) for name, o in optimizers.items()
+    }
+    assert sizes["discriminator"] == sum(p.numel() for p in make().discriminator.parameters())  # head and all
+
+
+def test_an_unused_shortcut_gets_no_gradient():
+    """Where a discriminator block keeps its channels, the released code builds a 1x1 shortcut and does not use it."""
+    system = make(image_size=64, nf=2)
+    sum(system.discriminator_loss(make_batch(system)).values()).backward()
+    dead = [name for name, parameter in system.discriminator.named_parameters() if parameter.grad is None]
+    assert dead == ["blocks.3.skip.weight", "blocks.3.skip.bias"]
+
+
+class Poisoned:
+    """Batches of which number `poison` holds not-a-number."""
+
+    batch_size = 3
+
+    def __init__(self, system: DFGAN, poison: int | None = None):
+        self.made, self.poison = make_batch(system), poison
+
+    def batch(self, step: int) -> SimpleNamespace:
+        bad = torch.nan if step == self.poison else 1.0
+        return SimpleNamespace(images=self.made.images * bad, sentence=self.made.sentence * bad)
+
+
+@pytest.mark.parametrize("poison", [None, 1])
+def test_skipping_what_is_not_finite_copes_with_weights_without_gradient(poison, tmp_path):
+    settings = TrainingSettings(steps=2, precision="fp32", ema=0.0, non_finite="skip", log_every=1, sample_every=1)
+    settings = replace(settings, checkpoint_every=1)
+    system = make(image_size=64, nf=2)
+    before = {name: value.clone() for name, value in system.state_dict().items()}
+    run = Run.create(tmp_path, Recipe("dfgan", training=settings))
+    records = train(system, Poisoned(system, poison), settings, run)
+    next(records)
+    first = {name: value.clone() for name, value in system.state_dict().items()}
+    list(records)
+    last = system.state_dict()
+    unchanged = [name for name in before if torch.equal(before[name], first[name])]
+    assert unchanged == ["discriminator.blocks.3.skip.weight", "discriminator.blocks.3.skip.bias"]
+    assert all(torch.equal(first[name], last[name]) for name in first) is (poison == 1)
+    assert run.restore()[1]["skipped"] == (2 if poison == 1 else 0)
+
+
+@pytest.fixture
+def one_block(monkeypatch) -> DFGAN:
+    """One block in each network, 8 px: a compiler looks at every block, and takes its time."""
+    monkeypatch.setattr(DFGANConfig, "channels", [2, 4])
+    return make(nf=2)
+
+
+def test_compiled_discriminator_loss_equals_eager(one_block):
+    """The penalty's gradient of a gradient stays inside one graph: `fullgraph` refuses anything else."""
+    batch = make_batch(one_block)
+    batch.images = batch.images[..., :8, :8]
+    with_noise(one_block)
+    compiled = torch.compile(one_block.discriminator_loss, backend="aot_eager", fullgraph=True)
+    results = []
+    for loss in (one_block.discriminator_loss, compiled):
+        one_block.zero_grad()
+        terms = loss(batch)
+        sum(terms.values()).backward()
+        gradients = {n: p.grad.clone() for n, p in one_block.named_parameters() if p.grad is not None}
+        results.append((terms, gradients))
+    torch._dynamo.reset()
+    assert list(results[0][0]) == ONE_WAY and results[0][0]["penalty"] > 1e-6
+    assert results[0][1]["discriminator.start.weight"].any()
+    for eager, compiled_result in zip(*results, strict=True):
+        torch.testing.assert_close(eager, compiled_result, rtol=1e-5, atol=1e-7)
+
+
+def test_huge_and_flat_discriminators_keep_the_penalty_finite():
+    """Without sentence and picture in the logit the gradient is zero, and so is the penalty's own: no root, no NaN."""
+    system = make()
+    batch = make_batch(system)
+    for scale in (0.0, 1e3):
+        with torch.no_grad():
+            system.head.joint[2].weight.fill_(scale)
+        system.zero_grad()
+        penalty, _, _ = system.penalised(batch.images, batch.sentence)
+        penalty.backward()
+        assert penalty.isfinite() and (penalty == 0) == (scale == 0)
+        assert all(p.grad.isfinite().all() for p in system.discriminator.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("wrong", [{"penalty": -1.0}, {"penalty_power": 1.0}, {"image_size": 48}, {"nf": 0}])
+def test_impossible_numbers_are_named(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        DFGANConfig(**wrong)

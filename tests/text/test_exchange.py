@@ -1,0 +1,147 @@
+"""Captions made wrong in one word: exactly one, of the same kind, and never by a synonym."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2ilib.data import toy
+from t2ilib.text.exchange import KINDS, WordExchange
+from t2ilib.text.tokens import PAD, WordTokenizer
+
+MEANINGS = {  # word -> (kind, meaning), read from the list by other means
+    word: (kind, (kind, meaning))
+    for kind, line in enumerate(KINDS)
+    for meaning, synonyms in enumerate(line.split(","))
+    for word in synonyms.split()
+}
+FILLERS = ["a", "bird", "with", "and", "wings", "belly", "its"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> WordTokenizer:
+    return WordTokenizer([*FILLERS, *MEANINGS], context_length=14)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def differing(tokenizer, before, after) -> list[tuple[str, str]]:
+    """Return (old word, new word) wherever two rows of tokens differ."""
+    places = (before != after).nonzero().flatten()
+    return [tuple(tokenizer.words([before[place], after[place]])) for place in places]
+
+
+def check(tokenizer, before, after, changed) -> str:
+    """Assert all that a row promises; return "kept", "replaced" or "swapped"."""
+    pairs = differing(tokenizer, before, after)
+    assert bool(changed) is bool(pairs)
+    if not pairs:
+        return "kept"
+    for old, new in pairs:
+        assert MEANINGS[old][0] == MEANINGS[new][0], f"{old} and {new} are of two kinds"
+        assert MEANINGS[old][1] != MEANINGS[new][1], f"{old} and {new} mean the same"
+    if len(pairs) == 1:
+        return "replaced"
+    assert len(pairs) == 2 and pairs[0] == pairs[1][::-1]
+    return "swapped"
+
+
+def test_no_word_is_listed_twice():
+    words = [word for line in KINDS for synonyms in line.split(",") for word in synonyms.split()]
+    assert len(words) == len(set(words)) == len(MEANINGS)
+    assert all(len(line.split(",")) > 1 for line in KINDS)
+
+
+CAPTION = st.lists(st.sampled_from([*FILLERS, *MEANINGS, "quetzal"]), max_size=16).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(captions=st.lists(CAPTION, min_size=1, max_size=12), seed=st.integers(0, 2**32))
+def test_every_row_is_wrong_in_one_word_or_two_swapped(tokenizer, captions, seed):
+    tokens = tokenizer(captions)
+    original = tokens.clone()
+    wrong, changed = WordExchange(tokenizer)(tokens, generator(seed))
+    assert torch.equal(tokens, original)
+    assert wrong.shape == tokens.shape and wrong.dtype == tokens.dtype and changed.dtype == torch.bool
+    for before, after, flag in zip(tokens, wrong, changed, strict=True):
+        check(tokenizer, before, after, flag)
+        listed = [word for word in tokenizer.words(before) if word in MEANINGS]
+        assert bool(flag) is bool(listed)  # all kinds are in this vocabulary: a listed word can always be exchanged
+
+
+def test_half_of_those_with_two_words_of_a_kind_are_swapped(tokenizer):
+    tokens = tokenizer(["a red bird with blue wings"] * 400)
+    wrong, changed = WordExchange(tokenizer)(tokens, generator())
+    outcomes = [check(tokenizer, *row) for row in zip(tokens, wrong, changed, strict=True)]
+    assert changed.all() and 0.4 < outcomes.count("swapped") / 400 < 0.6
+    assert outcomes.count("replaced") == 400 - outcomes.count("swapped")
+    pairs = {pair for row, other in zip(tokens, wrong, strict=True) for pair in differing(tokenizer, row, other)}
+    assert {old for old, _ in pairs} == {"red", "blue"}
+    assert {new for old, new in pairs if old == "red"} >= {"blue", "black", "gray", "golden", "pink"}
+
+
+def test_kinds_are_touched_evenly_however_many_words_they_have(tokenizer):
+    tokens = tokenizer(["a small red black yellow white green bird with plain wings"] * 600)
+    wrong, _ = WordExchange(tokenizer)(tokens, generator())
+    kinds = [MEANINGS[differing(tokenizer, row, other)[0][0]][0] for row, other in zip(tokens, wrong, strict=True)]
+    shares = [kinds.count(MEANINGS[word][0]) / 600 for word in ("red", "small", "plain")]
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0.27
+
+
+def test_words_of_one_kind_are_all_touched(tokenizer):
+    tokens = tokenizer(["a red black yellow bird"] * 300)
+    wrong, _ = WordExchange(tokenizer)(tokens, generator())
+    counts = (tokens != wrong).sum(0)
+    assert counts[[2, 3, 4]].min() > 60 and counts.sum() == counts[[2, 3, 4]].sum()
+
+
+@pytest.mark.parametrize(
+    ("caption", "vocabulary", "outcomes"),
+    [
+        ("a bird with wings", ["red", "blue"], {"kept"}),
+        ("", ["red", "blue"], {"kept"}),
+        ("a red bird", ["red"], {"kept"}),  # no other colour is known
+        ("a red bird", ["red", "scarlet", "crimson"], {"kept"}),  # only synonyms are
+        ("a red scarlet bird", ["red", "scarlet", "small"], {"kept"}),
+        ("a red bird", ["red", "small"], {"kept"}),  # another kind is no way out
+        ("a red bird", ["red", "blue"], {"replaced"}),
+        ("a red bird with red wings", ["red", "blue"], {"replaced"}),
+        ("a red bird with blue wings", ["red", "blue"], {"replaced", "swapped"}),
+        ("a gray bird with grey wings", ["gray", "grey", "silver", "pink"], {"replaced"}),
+        ("a quetzal bird", ["red", "blue"], {"kept"}),  # unknown words are left alone
+    ],
+)
+def test_what_is_possible_happens(caption, vocabulary, outcomes):
+    tokenizer = WordTokenizer([*FILLERS, *vocabulary], context_length=10)
+    tokens = tokenizer([caption] * 60)
+    wrong, changed = WordExchange(tokenizer)(tokens, generator())
+    assert {check(tokenizer, *row) for row in zip(tokens, wrong, changed, strict=True)} == outcomes
+
+
+def test_the_seed_decides(tokenizer):
+    exchange, tokens = WordExchange(tokenizer), tokenizer(["a red bird with blue wings and black belly"] * 50)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, same, other = (exchange(tokens, generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first[0], same[0]) and torch.equal(first[1], same[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_rows_at_all(tokenizer):
+    wrong, changed = WordExchange(tokenizer)(torch.zeros(0, 14, dtype=torch.int64), generator())
+    assert wrong.shape == (0, 14) and changed.shape == (0,)
+
+
+def test_the_toy_birds_captions_can_nearly_all_be_made_wrong():
+    attributes = toy.sample_attributes(200, seed=5)
+    captions = [caption for i, row in enumerate(attributes) for caption in toy.captions(row, seed=i)]
+    tokenizer = WordTokenizer.from_captions(captions, context_length=48)
+    tokens = tokenizer(captions)
+    wrong, changed = WordExchange(tokenizer)(tokens, generator())
+    assert changed.float().mean() > 0.95
+    assert torch.equal(tokens == PAD, wrong == PAD)
+    outcomes = [check(tokenizer, *row) for row in zip(tokens, wrong, changed, strict=True)]
+    assert outcomes.count("swapped") > 100 and outcomes.count("replaced") > 100
