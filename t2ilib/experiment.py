@@ -51,7 +51,9 @@ def prepare(recipe: Recipe, folder: str | Path) -> Experiment:
         for role in ROLES:
             if getattr(recipe, role).encoder == "contrastive":
                 _train_encoder(recipe, role, training, run.folder / role)
-    encoders = [load_recipe_encoder(recipe, run.folder, role).to(this_process().device) for role in ROLES]
+    named = [role for role in ROLES if role == "text" or getattr(recipe, role).encoder]
+    found = {role: load_recipe_encoder(recipe, run.folder, role).to(this_process().device) for role in named}
+    encoders = [found.get(role, found["text"]) for role in ROLES]
     torch.manual_seed(recipe.training.seed)
     system = models.build(recipe.system, **model_config(recipe, encoders[0]))
     if recipe.clip.weight:

@@ -98,7 +98,7 @@ def load_recipe_encoder(recipe: Recipe, folder: Path | None, role: str = "text")
     no encoder has the text's.
     """
     settings = getattr(recipe, role)
-    if not settings.encoder:
+    if not settings.encoder and role != "text":
         return load_recipe_encoder(recipe, folder)
     if settings.encoder != "contrastive":
         return text.load_encoder(settings.encoder, **settings.options)
