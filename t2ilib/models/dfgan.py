@@ -5,8 +5,9 @@ The discriminator gives one logit for picture and sentence together (one-way out
 pictures with their own sentence (matching-aware gradient penalty): the generator's way there is short and smooth.
 
 Difference of the released code, and of our defaults, from the paper: the penalty takes one norm over picture and
-sentence, where the paper adds two (`summed_norms`). `two_way` is the design that the paper compares with (figure 4a):
-an unconditional logit beside the conditional one. `noise` with a truncation is the released evaluation's.
+sentence, where the paper, as others quote it, adds two (`summed_norms`). `two_way` is the design that the paper
+compares with (figure 4a): an unconditional logit beside the conditional one. `noise` with a truncation is the released
+evaluation's.
 Differences of ours from the released code: the penalty is taken per sample without a root, (sum g^2)^3, so that it has
 a gradient at zero; fakes are made without gradient in the discriminator's step. Where a discriminator block keeps its
 number of channels, the released code builds a 1x1 shortcut and does not use it: so do we, to read its files.
