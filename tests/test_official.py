@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,43 +16,19 @@ from t2ilib.models.layers import MinibatchSimilarity
 
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
-import fill  # noqa: E402
+import parity  # noqa: E402
 
 TOLERANCE = 1e-4
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
-]
 
 
-def golden_weights() -> dict[str, torch.Tensor]:
-    shapes = json.loads((GOLDEN / "gancls_64.json").read_text())["state_dict"]
-    return {name: torch.from_numpy(np.asarray(fill.weight(name, tuple(shape)))) for name, shape in shapes.items()}
-
-
-def golden_input(name: str, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(fill.array(name, shape))
-
-
-def networks(entries: dict[str, torch.Tensor], *names: str) -> dict[str, dict[str, torch.Tensor]]:
-    """{network: {released name: tensor}} of a flat mapping."""
-    return {n: {k.removeprefix(f"{n}."): v for k, v in entries.items() if k.startswith(f"{n}.")} for n in names}
-
-
-def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((actual.detach().cpu() - expected).norm() / expected.norm()).item()
-
-
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(params=parity.DEVICES)
 def golden(request):
     """Every stored output, computed by ours: {name: (ours, the released code's)}. Train mode except fake_eval."""
-    device, allowed = request.param, (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    weights = golden_weights()
-    system = official.load("gancls", networks(weights, "generator", "discriminator")).to(device).train()
-    noise, sentence = (golden_input(*spec).to(device) for spec in (("noise", 4, 100), ("embedding", 4, 1024)))
-    pictures = {name: golden_input(name, 4, 3, 64, 64).tanh().to(device) for name in ("real", "wrong")}
-    with torch.no_grad():
+    device, weights = request.param, parity.weights("gancls_64")
+    system = official.load("gancls", parity.networks(weights, "generator", "discriminator")).to(device).train()
+    noise, sentence = (parity.given(*spec).to(device) for spec in (("noise", 4, 100), ("embedding", 4, 1024)))
+    pictures = {name: parity.given(name, 4, 3, 64, 64).tanh().to(device) for name in ("real", "wrong")}
+    with torch.no_grad(), parity.full_precision():
         ours = {"fake": system.generator(noise, sentence)}
         ours["fake_eval"] = system.eval().generate(sentence, noise)  # with the statistics of the one pass in train mode
         system.train()
@@ -63,12 +38,11 @@ def golden(request):
         system.noise = lambda count, device: noise
         ours["loss_d"] = sum(system.discriminator_loss(batch).values())
         ours["loss_g"] = sum(system.generator_loss(batch).values())
-        critic = official.load("gancls", networks(weights, "generator", "critic")).to(device).train()
+        critic = official.load("gancls", parity.networks(weights, "generator", "critic")).to(device).train()
         ours["critic"] = critic.discriminator(pictures["real"], sentence)[0].mean().reshape(1)
         layer = MinibatchSimilarity(512, 8, 4, self_term=True).to(device)
         layer.tensor.copy_(weights["minibatch.T_tensor"])
-        ours["minibatch"] = layer(golden_input("mb_features", 4, 32, 4, 4).to(device))
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+        ours["minibatch"] = layer(parity.given("mb_features", 4, 32, 4, 4).to(device))
     stored = load_file(GOLDEN / "gancls_64.safetensors")
     return {
         **{f"{name}_sub": (ours[name][:, :, ::2, ::2], stored.pop(f"{name}_sub")) for name in ("fake", "fake_eval")},
@@ -88,7 +62,7 @@ def golden(request):
 
 def test_golden_outputs(golden):
     assert not golden.pop("left"), "a stored output is not compared"
-    errors = {name: relative(*pair) for name, pair in golden.items()}
+    errors = {name: parity.relative(*pair) for name, pair in golden.items()}
     assert all(ours.shape == theirs.shape for ours, theirs in golden.values())
     assert max(errors.values()) < TOLERANCE, errors
     ours, theirs = golden["minibatch"]  # nearly all ones: what exceeds 1 agrees too, to the rounding of 1
@@ -134,7 +108,7 @@ def test_sizes_of_variants(image_size, text):
 
 def test_prefixes_files_per_network_and_critics(small, tmp_path):
     small = {name: value for name, value in small.items() if "num_batches" not in name}  # as PyTorch 0.3 saved
-    parts = networks(small, "generator", "discriminator")
+    parts = parity.networks(small, "generator", "discriminator")
     wrapped = {net: {f"module.{name}": value for name, value in part.items()} for net, part in parts.items()}
     for net, part in wrapped.items():
         torch.save(part, tmp_path / f"{net}.pth")
