@@ -1,4 +1,4 @@
-"""The command line, `t2i`: data, train, sample, evaluate.
+"""The command line, `t2i`: data, train, sample, evaluate, export, and the course itself.
 
 The library is imported inside the commands, so that `--help` answers at once.
 """
@@ -33,6 +33,7 @@ Source = Annotated[
     ),
 ]
 
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default the accelerator, where there is one.")]
 Truncation = Annotated[
     float | None,
     typer.Option(help="Leave out noise beyond 2 sigma, scale the rest by this; DF-GAN is evaluated at 0.88."),
@@ -73,29 +74,31 @@ def data(
 
 @app.command()
 def train(
-    system: Annotated[str, typer.Argument(help="The system: gancls, dfgan.")],
-    recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default SYSTEM_toy.")] = None,
+    task: Annotated[str, typer.Argument(help="A system (gancls, wgan, dfgan), an encoder (clip), or the judge.")],
+    recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default TASK_toy.")] = None,
     source: Source = None,
-    steps: Annotated[int | None, typer.Option(help="Generator steps; default the recipe's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps, of the generator in a system; default the recipe's.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Run folder; default runs/RECIPE. Continued if it exists.")
     ] = None,
     processes: Annotated[int, typer.Option(help="Processes, one GPU each.")] = 1,
     changes: Set = None,
 ) -> None:
-    """Train a system; the same command again continues where it stopped.
+    """Train a system or an encoder; the same command again continues where it stopped.
 
-    Interrupt with Ctrl-C at any time. The run folder holds grids of samples, records, checkpoints and results.
+    Interrupt with Ctrl-C at any time. The run folder holds records, checkpoints, results, and grids of samples.
 
     Example: t2i train gancls --steps 200 --folder runs/first
     """
     from t2ilib.training import load_recipe
 
-    recipe = recipe or f"{system}_toy"
+    recipe = recipe or f"{task}_toy"
     overrides = _parse(changes) | {k: v for k, v in {"data.source": source, "training.steps": steps}.items() if v}
     settings = load_recipe(recipe, **overrides)
-    if settings.system != system:
-        raise InputError(f"{recipe}: is a recipe of {settings.system}, not of {system}")
+    if settings.task != task:
+        raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")
     folder = folder or RUNS / Path(recipe).stem
     if processes > 1:
         from t2ilib.training.launch import launch
@@ -135,6 +138,7 @@ def sample(
     per_caption: Annotated[int, typer.Option(min=1, help="Pictures of each caption.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     truncation: Truncation = None,
+    device: Device = None,
 ) -> None:
     """Draw pictures of captions with a trained system.
 
@@ -152,7 +156,7 @@ def sample(
         lines += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise InputError('no caption given; for example: t2i sample gancls_toy "a small blue bird."')
-    sampler = load_sampler(source)
+    sampler = load_sampler(source, device)
     pictures = sampler.sample(lines, seed, per_caption, truncation)
     if out.suffix:
         contact_sheet(pictures, columns=per_caption, path=out)
@@ -177,19 +181,20 @@ def evaluate(
         str | None, typer.Option(help="CLIP that scores the fit: toy-clip, toy-clip-resnet, clip, a folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results file.")] = RUNS / "results",
+    device: Device = None,
 ) -> None:
     """Measure a trained system on captions it has not seen; print the numbers and write a results file.
 
     Example: t2i evaluate gancls_toy
     """
-    from t2ilib.experiment import evaluate_sampler
+    from t2ilib.encoders import load_encoder
+    from t2ilib.measurement import evaluate_sampler
     from t2ilib.metrics.results import write_result
     from t2ilib.sampling import load_sampler
-    from t2ilib.text import load_encoder
 
     judge_encoder = load_encoder(judge) if judge else None
     drawn = {"n": n, "seed": seed, "truncation": truncation}
-    result = evaluate_sampler(load_sampler(source), data_source, split, judge_encoder=judge_encoder, **drawn)
+    result = evaluate_sampler(load_sampler(source, device), data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 
@@ -197,14 +202,38 @@ def evaluate(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
-    to: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    to: Annotated[Path, typer.Option(help="File to write, .safetensors; of an encoder or judge a folder.")],
     about: Annotated[str, typer.Option(help="One line: data, length, result.")] = "",
 ) -> None:
-    """Write a run's averaged generator alone, in half precision: what is needed to draw pictures."""
+    """Write what a run was for, in half precision: a system's averaged generator, an encoder, the judge."""
     from t2ilib.sampling import export as write
     from t2ilib.training import Run
 
     typer.echo(f"wrote {write(Run.open(folder), to, about)}")
+
+
+@app.command()
+def course(
+    scale: Annotated[str, typer.Option(help="How long the chapters train: smoke, cpu (minutes) or gpu.")] = "cpu",
+    only: Annotated[
+        str | None, typer.Option(help="Run the chapter of this number alone, and leave the figures.")
+    ] = None,
+) -> None:
+    """Run every chapter in order, then rebuild the figures; executed copies go to runs/course."""
+    from t2ilib.course import run_course
+
+    raise typer.Exit(run_course(scale, only))
+
+
+@app.command()
+def figures(
+    names: Annotated[list[str] | None, typer.Argument(help="Figures to rebuild; default all.")] = None,
+) -> None:
+    """Rebuild the figures and tables of README and chapters from shipped weights and the files of runs."""
+    from t2ilib.figures import rebuild
+
+    for name in rebuild(names or []):
+        typer.echo(f"figures/{name}")
 
 
 def _train(recipe: Any, folder: Path) -> None:
@@ -214,7 +243,7 @@ def _train(recipe: Any, folder: Path) -> None:
 
     records = run_recipe(recipe, folder)
     if this_process().is_main_process:
-        typer.echo(f"{folder}: loading pictures and encoding captions; the first record follows")
+        typer.echo(f"{folder}: loading pictures and encoders; the first record follows")
         records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
     last = None
     for record in records:

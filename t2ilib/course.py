@@ -1,10 +1,10 @@
-"""Run the whole course: `python -m t2ilib.course` executes every chapter, in order, then rebuilds the figures.
+"""Run the whole course (`t2i course`): every chapter, in order, then the figures; and the scale at which chapters run.
 
-Each chapter runs in a kernel of its own, and its executed copy goes to `runs/course`: the committed notebooks stay as
-they are. When one fails the others still run, and the exit status is 1.
+The environment variable T2I_SCALE is `smoke` (seconds, for the tests), `cpu` (minutes on two cores, the default) or
+`gpu` (the paper's length). Each chapter runs in a kernel of its own, and its executed copy goes to `runs/course`: the
+committed notebooks stay as they are. When one fails the others still run, and the exit status is 1.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from t2ilib import files
 from t2ilib.errors import InputError
 
+Value = TypeVar("Value")
 SCALES = ("smoke", "cpu", "gpu")
 UNKNOWN_SECONDS = 120.0  # expected time of a step that was never measured
 
@@ -144,36 +146,36 @@ def save_times(outcomes: list[Outcome], scale: str, path: Path) -> None:
     files.write_json(path, dict(sorted(times.items())))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the course as the command line asks; returns 0, 1 when a step failed, or 2 for a bad argument."""
-    parser = argparse.ArgumentParser(
-        prog="python -m t2ilib.course", description="Run every chapter, then rebuild the figures."
-    )
-    parser.add_argument(
-        "--scale", choices=SCALES, default="cpu", help="how long the chapters train (default: cpu, minutes)"
-    )
-    parser.add_argument("--only", metavar="NN", help="run this chapter alone, and leave the figures")
-    options = parser.parse_args(arguments)
-
+def run_course(scale: str = "cpu", only: str | None = None) -> int:
+    """Run all chapters and rebuild the figures, or run the chapter `only`; returns 0, or 1 when a step failed."""
+    if scale not in SCALES:
+        raise InputError(f"scale {scale}: choose among {', '.join(SCALES)}")
     notebooks, output = files.ROOT / "notebooks", files.RUNS / "course"
-    try:
-        steps = chapter_steps(notebooks, output, options.scale, options.only)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.only is None:
+    steps = chapter_steps(notebooks, output, scale, only)
+    if only is None:
         log = output / "figures.log"
-        rebuild = partial(run_command, [sys.executable, "-m", "t2ilib.figures"], log)
-        seconds = expected_seconds(notebooks, "figures", options.scale)
-        steps.append(Step("figures", "Figures of README and chapters", seconds, log, rebuild))
+        command = [sys.executable, "-m", "t2ilib.cli", "figures"]
+        seconds = expected_seconds(notebooks, "figures", scale)
+        steps.append(
+            Step("figures", "Figures of README and chapters", seconds, log, partial(run_command, command, log))
+        )
 
-    os.environ["T2I_SCALE"] = options.scale  # the kernels inherit both
+    os.environ["T2I_SCALE"] = scale  # the kernels inherit both
     os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())
     outcomes = run_steps(steps)
-    save_times(outcomes, options.scale, output / "times.json")
+    save_times(outcomes, scale, output / "times.json")
     print(summary(outcomes))
     return int(any(outcome.error for outcome in outcomes))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def scale() -> str:
+    """Return the scale in force; InputError for a name that is none."""
+    name = os.environ.get("T2I_SCALE", "cpu")
+    if name not in SCALES:
+        raise InputError(f"T2I_SCALE={name}: not a scale; set it to {', '.join(SCALES)}, or leave it unset for cpu")
+    return name
+
+
+def at_scale(smoke: Value, cpu: Value, gpu: Value) -> Value:
+    """Return the argument that belongs to the scale in force."""
+    return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[scale()]

@@ -1,35 +1,36 @@
-"""Rebuild the figures and tables that README and chapters show: `python -m t2ilib.figures [NAME ...]`.
+"""Rebuild the figures and tables that README and chapters show: `t2i figures [NAME ...]`.
 
 Pictures are drawn anew from shipped weights; curves and tables come from the files that full-length runs wrote, which
 lie in `figures/runs/`. Every figure enters `figures/manifest.json` with its command and the checksums of its sources.
 """
 
-import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from t2ilib import plots, text
+from t2ilib import encoders, plots
 from t2ilib.data import toy
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT, WEIGHTS, write_text
+from t2ilib.measurement import headline
+from t2ilib.pictures import to_uint8
 from t2ilib.sampling import load_sampler
 from t2ilib.training import Run
 
 FOLDER = ROOT / "figures"
 RUNS = FOLDER / "runs"
 README = ROOT / "README.md"
-MARKS = ("<!-- results: written by python -m t2ilib.figures results -->", "<!-- end of results -->")
+MARKS = ("<!-- results: written by t2i figures results -->", "<!-- end of results -->")
 TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
 
 
 def save(name: str, figure, sources=()) -> None:
     """Save a figure under `figures/` with the command that rebuilds it."""
-    plots.save_figure(figure, name, by=f"python -m t2ilib.figures {name}", sources=list(sources), folder=FOLDER)
+    plots.save_figure(figure, name, by=f"t2i figures {name}", sources=list(sources), folder=FOLDER)
 
 
 def toy_birds(name: str) -> None:
@@ -72,8 +73,8 @@ def curves(run: str, name: str) -> None:
 
 def sweep() -> list[dict]:
     """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda."""
-    encoders = {"judge": "toy-clip", "teacher": "toy-clip-resnet"}
-    roles = {text.load_encoder(name).fingerprint: role for role, name in encoders.items()}
+    names = {"judge": "toy-clip", "teacher": "toy-clip-resnet"}
+    roles = {encoders.load_encoder(name).fingerprint: role for role, name in names.items()}
     rows = []
     for folder in RUNS.glob("dfgan_sweep_*"):
         row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
@@ -137,6 +138,24 @@ def newest_result(folder: Path) -> Path:
     return max(files, key=lambda path: (json.loads(path.read_text(encoding="utf-8"))["protocol"]["step"], path.name))
 
 
+def tell(run: Run) -> str:
+    """Return what a full-length run was and what it last reached, from its own files, for chapters to print."""
+    recipe, last = run.recipe, run.records()[-1]
+    hardware = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["hardware"]
+    result = json.loads(newest_result(run.folder).read_text(encoding="utf-8"))
+    protocol, reachable = result["protocol"], headline(result["metrics"].get("real") or {})
+    lines = [
+        f"{run.folder.name}: {last['step']:,} steps, {last['images']:,} pictures seen, {last['seconds'] / 3600:.2f} h "
+        f"on {hardware}; CLIP loss {recipe.clip.weight:g}",
+        f"    {protocol['n']} captions, split {', '.join(protocol['reference_split'])}, "
+        f"truncation {protocol.get('truncation') or 'none'}",
+    ]
+    for metric, value in headline(result["metrics"]).items():
+        compare = f"   real pictures {reachable[metric]:.3f}" if metric in reachable else ""
+        lines.append(f"    {metric:20} {value:8.3f}{compare}")
+    return "\n".join(lines)
+
+
 def number(metrics: dict, key: str) -> str:
     """Return one metric as a table shows it, empty where it was not measured."""
     value = metrics.get(key)
@@ -147,7 +166,7 @@ def number(metrics: dict, key: str) -> str:
 
 def _stack(pictures) -> np.ndarray:
     """Return pictures of one size, from PIL or as tensors (3, H, W) in [-1, 1], as uint8 (N, H, W, 3)."""
-    return np.stack([np.asarray(p) if isinstance(p, Image.Image) else plots.to_uint8(p[None])[0] for p in pictures])
+    return np.stack([np.asarray(p) if isinstance(p, Image.Image) else to_uint8(p[None])[0] for p in pictures])
 
 
 FIGURES: dict[str, Callable[[str], None]] = {
@@ -166,16 +185,10 @@ FIGURES: dict[str, Callable[[str], None]] = {
 }
 
 
-def main() -> None:
-    """Rebuild the named figures, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"figures to rebuild: {', '.join(FIGURES)}; default all")
-    for name in parser.parse_args().names or FIGURES:
-        if name not in FIGURES:
-            parser.error(f"{name}: no such figure; there are {', '.join(FIGURES)}")
+def rebuild(names: Sequence[str]) -> Iterator[str]:
+    """Rebuild the named figures, or all, and yield each name when it is done."""
+    if unknown := [name for name in names if name not in FIGURES]:
+        raise InputError(f"{', '.join(unknown)}: no such figure; there are {', '.join(FIGURES)}")
+    for name in names or FIGURES:
         FIGURES[name](name)
-        print(f"figures/{name}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        yield name

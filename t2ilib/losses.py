@@ -3,6 +3,7 @@
 All compute in float32 whatever the precision of the networks, so they are safe under bfloat16 autocast.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,41 @@ def hinge_generator(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
+def wasserstein_critic(
+    real: Tensor, fake: Tensor, mismatched: Tensor | None = None, halve: bool = True
+) -> dict[str, Tensor]:
+    """Terms that the critic minimises; all arguments are scores (B,). Arjovsky et al. 2017, equation 3, negated.
+
+    L_C = mean fake - mean real: minus the estimate of the distance. With `mismatched` (CLS) the fakes' place is taken
+    by half of each, so that a constant added to all scores cancels; `halve=False` counts both in full, as released.
+    """
+    terms = {"real": -real.float().mean(), "fake": fake.float().mean()}
+    if mismatched is None:
+        return terms
+    share = 0.5 if halve else 1.0
+    return terms | {"fake": share * terms["fake"], "mismatched": share * mismatched.float().mean()}
+
+
+def wasserstein_generator(fake: Tensor) -> Tensor:
+    """-mean fake, which the generator minimises; `fake` are scores (B,). Arjovsky et al. 2017, theorem 3."""
+    return -fake.float().mean()
+
+
+def gradient_penalty(
+    score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, weight: float = 10.0, per_pixel: bool = False
+) -> Tensor:
+    """weight * mean_b (||grad_x C(x_b)|| - 1)^2, which the critic minimises. Gulrajani et al. 2017, equation 3.
+
+    x_b lies at random between real_b and fake_b (B, 3, H, W); `score` gives C(x) (B,), each row of its own picture. The
+    norm is that of the whole picture. `per_pixel` takes one over the channels of each pixel, as released code does.
+    """
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    between = torch.lerp(fake.float(), real.float(), share)
+    gradient = torch.func.grad(lambda images: score(images).float().sum())(between).float()
+    norm = torch.linalg.vector_norm(gradient if per_pixel else gradient.flatten(1), dim=1)  # (B,), or (B, H, W)
+    return weight * (norm - 1).square().mean()
+
+
 def matching_aware_penalty(
     score: Callable[[Tensor, Tensor], tuple[Tensor, Any]],
     images: Tensor,
@@ -115,3 +151,25 @@ def matching_aware_penalty(
 def clip_loss(images: Tensor, texts: Tensor) -> Tensor:
     """mean (1 - cos(image_b, text_b)) over CLIP embeddings (B, D); the generator minimises it, 0 is a perfect fit."""
     return 1 - F.cosine_similarity(images.float(), texts.float(), dim=-1).mean()
+
+
+def contrastive(
+    images: Tensor, texts: Tensor, groups: Tensor, wrong: Tensor | None = None, *, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the symmetric InfoNCE loss and the top-1 share of texts that find their picture, both scalars.
+
+    images, texts (B, D) of unit length, row i with row i; scale = 1 / temperature; groups (B,) gives equal captions
+    equal numbers. L = mean of CE(scale * I T', i) and CE(scale * T I', i) (figure 3 of the paper), where the pairs
+    i != j of one group are left out of the softmax. The encoders minimise it. With `wrong` (E, B, D), picture i also
+    has to tell its text from wrong_ei (rows of zeros are left out); Yuksekgonul et al. 2023, section 4.
+    """
+    logits = scale * images @ texts.T
+    same = (groups[:, None] == groups[None, :]).fill_diagonal_(False)
+    logits = logits.masked_fill(same, -math.inf)
+    target = torch.arange(len(logits), device=logits.device)
+    rivals = logits
+    if wrong is not None:
+        rival = (images * wrong).sum(2).masked_fill(~wrong.any(2), -math.inf)  # (E, B)
+        rivals = torch.cat([logits, scale * rival.T], 1)  # (B, B + E)
+    loss = (F.cross_entropy(rivals, target) + F.cross_entropy(logits.T, target)) / 2
+    return loss, (logits.argmax(0) == target).float().mean()

@@ -18,7 +18,8 @@ from PIL import Image
 
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT, atomic, sha256, write_json
-from t2ilib.metrics.results import relative
+from t2ilib.pictures import to_uint8
+from t2ilib.provenance import relative
 
 WIDTH, HEIGHT, DPI = 7.0, 4.0, 100  # inches, inches, dots per inch
 LIMIT = 300_000  # bytes a saved figure may take before its colours, then its size, are reduced
@@ -53,23 +54,54 @@ class Plot(Figure):
     """A figure that a notebook shows when it is a cell's value."""
 
     def _repr_png_(self) -> bytes:
-        """In 256 colours: a notebook of twenty figures stays small, and the eye hardly sees it."""
-        return _encoded(Image.open(io.BytesIO(png_bytes(self))).quantize(256))
+        """In 64 colours: a notebook of twenty figures stays small, and the eye hardly sees it."""
+        return _encoded(Image.open(io.BytesIO(png_bytes(self))).quantize(64, kmeans=1))
 
 
-def to_uint8(images) -> np.ndarray:
-    """Pictures (N, H, W, 3) uint8 from such an array, or from a tensor or array (N, 3, H, W) in [-1, 1]."""
-    images = np.asarray(images.detach().float().cpu() if hasattr(images, "detach") else images)
-    if images.ndim == 4 and images.dtype == np.uint8 and images.shape[-1] == 3:
-        return images
-    if images.ndim != 4 or images.dtype == np.uint8 or images.shape[1] != 3:
-        raise InputError(
-            f"images: {images.dtype} {images.shape}; give uint8 (N, H, W, 3) or numbers in [-1, 1] (N, 3, H, W)"
-        )
-    return np.rint((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+class Sheet(Plot):
+    """A figure of pictures, which a notebook shows as JPEG: small, and colours stay true."""
+
+    quality = 60
+
+    def _repr_png_(self) -> None:
+        """Leave it to the JPEG."""
+
+    def _repr_jpeg_(self) -> bytes:
+        """The pictures as JPEG."""
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(png_bytes(self))).convert("RGB").save(buffer, "JPEG", quality=self.quality, optimize=True)
+        return buffer.getvalue()
 
 
-def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Figure:
+def sheet(images, columns: int = 8, captions: Sequence[str] | None = None, rows: Sequence[str] | None = None) -> Sheet:
+    """Pictures in rows of `columns`, at least 1.12 inches wide each; `images` as `to_uint8` takes them.
+
+    `captions` stand below the columns, once; `rows` are names of the rows, at their left.
+    """
+    images = to_uint8(images)
+    columns = min(columns, len(images))
+    count = -(-len(images) // columns)
+    margin = 0.16 if rows else 0.0  # inches for the rows' names
+    cell, gap = max((WIDTH - margin) / columns, 1.12), 0.04
+    texts = _wrapped(captions or [], cell, letters=18)
+    width, height = margin + columns * cell, count * cell + _footer(texts)
+    with matplotlib.rc_context(STYLE):
+        figure = Sheet(figsize=(width, height), dpi=DPI)
+        for index, image in enumerate(images):
+            row, column = divmod(index, columns)
+            left, bottom = margin + column * cell + gap / 2, height - (row + 1) * cell + gap / 2
+            axes = figure.add_axes((left / width, bottom / height, (cell - gap) / width, (cell - gap) / height))
+            axes.imshow(image, interpolation="lanczos" if image.shape[0] < cell * DPI else "antialiased")
+            axes.set_axis_off()
+            if index >= len(images) - columns and column < len(texts):  # the lowest picture of its column
+                axes.text(0, -0.02, texts[column], transform=axes.transAxes, fontsize=7, va="top", linespacing=1.1)
+        for row, name in enumerate(rows or []):
+            middle = (height - (row + 0.5) * cell) / height
+            figure.text(0.07 / width, middle, name, rotation=90, fontsize=7.5, va="center", ha="center")
+    return figure
+
+
+def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Sheet:
     """Pictures side by side, each with its caption in small print below; `images` as `to_uint8` takes them."""
     images = to_uint8(images)
     columns = min(columns, len(images))
@@ -78,7 +110,7 @@ def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title:
     footers = [_footer(texts[first : first + columns]) for first in range(0, len(images), columns)]
     with matplotlib.rc_context(STYLE):
         height = header + sum(cell + footer for footer in footers)
-        figure = Plot(figsize=(WIDTH, height), dpi=DPI)
+        figure = Sheet(figsize=(WIDTH, height), dpi=DPI)
         for index, (image, text) in enumerate(zip(images, texts, strict=True)):
             row, column = divmod(index, columns)
             bottom = height - header - (row + 1) * cell - sum(footers[:row])
@@ -233,12 +265,13 @@ def show_source(*objects: object) -> None:
 
 def _footer(texts: Sequence[str]) -> float:
     """Return the height in inches that a row's captions need below it."""
-    lines = max(text.count("\n") + 1 if text else 0 for text in texts)
+    lines = max((text.count("\n") + 1 if text else 0 for text in texts), default=0)
     return 0.03 + 0.115 * lines if lines else 0.0
 
 
-def _wrapped(captions: Sequence[str], cell: float) -> list[str]:
-    return [textwrap.fill(caption, max(int(cell * 21), 12)) for caption in captions]
+def _wrapped(captions: Sequence[str], cell: float, letters: int = 21) -> list[str]:
+    """Break captions into lines that fit `cell` inches, at so many letters an inch."""
+    return [textwrap.fill(caption, max(int(cell * letters), 12)) for caption in captions]
 
 
 def _colours(count: int) -> list[str]:

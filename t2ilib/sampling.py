@@ -1,7 +1,7 @@
 """Trained systems, ready for captions: from a run folder or from shipped weights."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,32 +9,59 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from t2ilib import models, text
+from t2ilib import assembly
+from t2ilib.devices import CPU_BATCH, keep_freed_memory, this_process
+from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError
+from t2ilib.features import Text
 from t2ilib.files import WEIGHTS, atomic
+from t2ilib.task import System
 from t2ilib.training.checkpoints import load_module, read_checkpoint
-from t2ilib.training.recipe import Recipe, recipe_from
+from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
+from t2ilib.weights import copy_network, halved
+
+GPU_BATCH = 256  # pictures painted at a time on an accelerator
 
 
 @dataclass
 class Sampler:
-    """A trained generator with the encoder that it is conditioned on.
+    """A trained generator with the encoder that it is conditioned on, both on one device.
 
     `step` is the number of generator steps that it was trained for, `folder` the run's, where it has one.
     """
 
-    system: models.System
-    encoder: text.TextEncoder
+    system: System
+    encoder: TextEncoder
     recipe: Recipe
     step: int
     folder: Path | None = None
 
-    @torch.no_grad()
-    def generate(self, captions: Sequence[str], noise: Tensor) -> Tensor:
-        """Return one picture per caption, (B, 3, H, W) in [-1, 1], for noise (B, Z)."""
-        sentence = self.encoder.encode(list(captions)).sentence
-        return self.system.generate(sentence, noise.to(sentence.device))
+    @property
+    def device(self) -> torch.device:
+        """Where it paints."""
+        return self.encoder.device
+
+    def noise(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Return noise (count, Z), as `System.noise`."""
+        return self.system.noise(count, generator, device, truncation)
+
+    def generate(self, text: Text, noise: Tensor) -> Tensor:
+        """Return pictures (B, 3, H, W) in [-1, 1] of encoded captions, all at once, as `System.generate`."""
+        return self.system.generate(text, noise)
+
+    def draw(self, captions: Sequence[str], noise: Tensor) -> Iterator[Tensor]:
+        """Yield one picture per caption for noise (N, Z), in batches (B, 3, H, W) on the CPU."""
+        size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+        for first in range(0, len(captions), size):
+            text = self.encoder.encode(list(captions[first : first + size]))
+            yield self.generate(text, noise[first : first + size].to(self.device)).cpu()
 
     def sample(
         self, captions: Sequence[str], seed: int = 0, per_caption: int = 1, truncation: float | None = None
@@ -44,67 +71,50 @@ class Sampler:
         Picture k of every caption shares its noise, so that only the words differ; a seed gives the same noise
         whatever the captions are. `truncation` as in `System.noise`.
         """
-        noise = self.system.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
+        noise = self.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
         repeated = [caption for caption in captions for _ in range(per_caption)]
-        return self.generate(repeated, noise.repeat(len(captions), 1))
+        return torch.cat(list(self.draw(repeated, noise.repeat(len(captions), 1))))
 
 
-def load_sampler(source: str | Path) -> Sampler:
+def load_sampler(source: str | Path, device: torch.device | str | None = None) -> Sampler:
     """Return the sampler of a run (folder or name), a checkpoint file, or shipped weights by name (`gancls_toy`).
 
-    Raises InputError when there is no such thing, and names a file that is damaged.
+    It lies on `device`, by default the accelerator where there is one. Raises InputError when there is no such source,
+    and names a file that is damaged.
     """
     path, folder = _find(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
-    encoder = load_recipe_encoder(recipe, folder)
-    system = models.build(recipe.system, **model_config(recipe, encoder))
-    part = "ema" if any(name.startswith("ema.") for name in tensors) else "generator"
-    load_module(system.generator, part, {name: value.float() for name, value in tensors.items()}, path)
-    return Sampler(system.eval().requires_grad_(False), encoder, recipe, about["step"], folder)
+    system, encoders = assembly.build_system(recipe, folder)
+    part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
+    weights = {name: value.float() for name, value in tensors.items() if name.startswith(f"{part}.")}
+    load_module(getattr(system, system.averaged), part, weights, path)
+    device = device or this_process().device
+    keep_freed_memory()
+    system, encoder = system.to(device).eval().requires_grad_(False), encoders["text"].to(device)
+    return Sampler(system, encoder, recipe, about["step"], folder)
 
 
 def export(run: Run, path: str | Path, about: str) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
 
-    `about` is stored with it: what it was trained on, how long, with which result.
+    `about` is stored with it: what it was trained on, how long, with which result. Of a task that is no system (a CLIP,
+    the judge) a folder is written, as its readers expect it.
     """
     restored = run.restore()
     if restored is None:
         raise InputError(f"{run.folder}: has no checkpoint yet; train it first")
-    tensors, details, _ = restored
-    part = "ema." if any(name.startswith("ema.") for name in tensors) else "generator."
-    small = {f"ema.{n.removeprefix(part)}": half(v) for n, v in tensors.items() if n.startswith(part)}
-    details = {"recipe": details["recipe"], "step": details["step"], "about": about}
+    tensors, details, source = restored
+    recipe = recipe_from(details["recipe"], str(source))
+    if not assembly.is_system(recipe):
+        copy_network(run.folder, path)
+        return Path(path)
+    part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."
+    small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
+    details = {"recipe": plain(recipe), "step": details["step"], "about": about}
     with atomic(path) as temporary:
         save_file(small, temporary, metadata={"t2ilib": json.dumps(details)})
     return Path(path)
-
-
-def half(value: Tensor) -> Tensor:
-    """Return floating-point tensors in float16, others as they are."""
-    return (value.half() if value.is_floating_point() else value).contiguous()
-
-
-def model_config(recipe: Recipe, encoder: text.TextEncoder) -> dict:
-    """Return the system's hyper-parameters: the recipe's, and the sizes that data and encoder decide."""
-    return {"image_size": recipe.data.crop or recipe.data.size, "embedding_dim": encoder.sentence_dim, **recipe.model}
-
-
-def load_recipe_encoder(recipe: Recipe, folder: Path | None, role: str = "text") -> text.TextEncoder:
-    """Return the encoder that the recipe has for `role`: "text", or "clip" (its loss), or "evaluation" (its metrics).
-
-    One that was trained on the run's own data lies in the run folder, under the name of its role. A role that names
-    no encoder has the text's.
-    """
-    settings = getattr(recipe, role)
-    if not settings.encoder and role != "text":
-        return load_recipe_encoder(recipe, folder)
-    if settings.encoder != "contrastive":
-        return text.load_encoder(settings.encoder, **settings.options)
-    if folder is None:
-        raise InputError(f"{role}.encoder: contrastive needs the run folder, which holds its weights; give the folder")
-    return text.load_encoder(str(folder / role))
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:

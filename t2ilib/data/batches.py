@@ -1,7 +1,7 @@
 """Training batches, made on the device from pictures that live there as bytes.
 
 No worker processes and no decoding: cropping, flipping and normalising happen for the whole batch at once. A batch is a
-pure function of (seed, step, rank), so a resumed run sees exactly what an uninterrupted one would have seen.
+pure function of (seed, number, rank), so a resumed run sees exactly what an uninterrupted one would have seen.
 """
 
 import hashlib
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
+from t2ilib.features import Batch, Needs, Text, on_device
+from t2ilib.pictures import to_float
 
 if TYPE_CHECKING:
-    from t2ilib.text.encoder import CaptionFeatures
+    from t2ilib.encoders import CaptionFeatures
 
 
 @dataclass(frozen=True)
@@ -25,58 +27,50 @@ class Augment:
 
     crop: int | None = None  # side of a random square crop in pixels; None keeps the stored size (DF-GAN: 256 of 304)
     flip: bool = True  # mirror half of the pictures
-
-
-@dataclass
-class Batch:
-    """One batch, all of it on the device."""
-
-    images: Tensor  # (B, 3, H, W) float32 in [-1, 1], channels last in memory
-    mismatched: Tensor  # (B, 3, H, W), each of another class than the same row of images
-    sentence: Tensor  # (B, D) sentence feature of one caption of the picture
-    class_ids: Tensor  # (B,) int64
-    indices: Tensor  # (B,) int64, positions in the data set
-    words: Tensor | None = None  # (B, T, D) word features of the same caption
-    mask: Tensor | None = None  # (B, T) bool, True = padding
-    target: Tensor | None = None  # (B, D') sentence feature of the same caption by the CLIP of the CLIP loss
-    step: int = 0  # number of the batch
+    shift: int = 0  # pixels by which a picture is moved at most, either way, repeating its border
 
 
 class Batches:
     """The endless sequence of batches of one data set, for one of `world` processes.
 
     Every epoch shows every picture once, in an order that (seed, epoch) decides; the processes share it without
-    overlap, and a batch that an epoch cannot fill continues into the next. Captions are drawn uniformly:
-    `features.offsets[i]:features.offsets[i + 1]` are the feature rows of picture i's captions.
+    overlap, and a batch that an epoch cannot fill continues into the next. Captions are drawn uniformly.
     """
 
     def __init__(  # noqa: PLR0913
         self,
         dataset: CaptionedImages,
-        features: "CaptionFeatures",
+        features: "CaptionFeatures | None",
         batch_size: int,
         device: torch.device | str,
         *,
-        seed: int = 0,
-        augment: Augment | None = None,
+        needs: Needs | None = None,
         targets: "CaptionFeatures | None" = None,
+        augment: Augment | None = None,
+        seed: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Move pictures and features to `device`; impossible arguments raise `InputError`."""
-        self.augment = augment or Augment()
+        """Move pictures and features to `device`; impossible arguments raise `InputError`.
+
+        `features` are those of all captions (None: batches hold no text), `targets` the same captions' by the CLIP of
+        the CLIP loss. Only what `needs` names is made.
+        """
+        self.augment, self.needs = augment or Augment(), needs or Needs()
         self.side = self.augment.crop or dataset.size
         self.count, self.batch_size, self.device, self.seed = len(dataset), batch_size, torch.device(device), seed
         self.rank, self.world = rank, world
-        for given in (features, targets or features):
-            self._check(dataset, given)
+        self._check(dataset, features, targets)
         images = dataset.images if dataset.images.flags.writeable else dataset.images.copy()
         self.images = torch.from_numpy(images).to(self.device)  # (N, S, S, 3) uint8
-        self.sentence = features.sentence.to(self.device)
-        self.words = None if features.words is None else features.words.to(self.device)
-        self.mask = None if features.mask is None else features.mask.to(self.device)
-        self.target = None if targets is None else targets.sentence.to(self.device)
-        self.offsets = torch.as_tensor(features.offsets).cpu().long()
+        self.text = None
+        if features is not None:
+            if self.needs.words and features.words is None:
+                raise InputError("features: without word features, which this task reads; encode with words=True")
+            words = (features.words, features.mask) if self.needs.words else ()
+            self.text = Text(features.sentence, *words).to(self.device)
+        self.target = on_device(None if targets is None else targets.sentence, self.device)
+        self.offsets = torch.tensor([0, *map(len, dataset.captions)]).cumsum(0)
         self.class_ids = torch.from_numpy(dataset.class_ids.copy())
         self.others = OtherClass(self.class_ids)
         self._order = lru_cache(maxsize=4)(self._permutation)
@@ -86,27 +80,27 @@ class Batches:
         """How many whole batches an epoch fills, over all processes; at least 1."""
         return max(1, self.count // (self.batch_size * self.world))
 
-    def batch(self, step: int) -> Batch:
-        """Return batch number `step` >= 0: the same whenever, and in whatever order, it is asked for."""
-        generator = torch.Generator().manual_seed(_hash(self.seed, "step", step, self.rank))
-        indices = self._indices(step)
-        rows = self._captions(indices, generator)
-        images = self._pictures(indices, generator)
-        mismatched = self._pictures(self.others.draw(indices, generator), generator)
-        rows = rows.to(self.device, non_blocking=True)
+    def batch(self, number: int) -> Batch:
+        """Return batch `number` >= 0: the same whenever, and in whatever order, it is asked for."""
+        generator = torch.Generator().manual_seed(_hash(self.seed, "step", number, self.rank))
+        indices = self._indices(number)
+        rows = self._captions(indices, generator).to(self.device, non_blocking=True)  # (K, B)
+        images, mismatched = self._pictures(indices, generator), None
+        if self.needs.mismatched:
+            mismatched = self._pictures(self.others.draw(indices, generator), generator)
+        texts = [None if self.text is None else self.text[row] for row in rows]
         return Batch(
             images=images,
-            mismatched=mismatched,
-            sentence=self.sentence[rows],
+            captions=rows,
             class_ids=self.class_ids[indices].to(self.device, non_blocking=True),
             indices=indices.to(self.device, non_blocking=True),
-            words=None if self.words is None else self.words[rows],
-            mask=None if self.mask is None else self.mask[rows],
-            target=None if self.target is None else self.target[rows],
-            step=step,
+            text=texts[0],
+            second=texts[1] if len(texts) > 1 else None,
+            mismatched=mismatched,
+            target=None if self.target is None else self.target[rows[0]],
         )
 
-    def _check(self, dataset: CaptionedImages, features: "CaptionFeatures") -> None:
+    def _check(self, dataset: CaptionedImages, *features: "CaptionFeatures | None") -> None:
         if self.count < 2:
             raise InputError(f"dataset: {self.count} pictures; training needs at least two")
         if self.batch_size < 1:
@@ -115,34 +109,41 @@ class Batches:
             raise InputError(f"rank: {self.rank}; must be between 0 and world - 1 = {self.world - 1}")
         if not 1 <= self.side <= dataset.size:
             raise InputError(f"crop: {self.side} pixels; the pictures are stored at {dataset.size}, pack them larger")
-        if len(features.offsets) != self.count + 1:
-            there = len(features.offsets) - 1
-            raise InputError(f"features: of {there} pictures, the data set has {self.count}; encode this data set")
+        counts = [len(own) for own in dataset.captions]
+        for given in filter(None, features):
+            if given.offsets.diff().tolist() != counts:
+                there = f"{len(given)} pictures with {len(given.sentence)} captions"
+                raise InputError(f"features: of {there}, the data set has {self.count} with {sum(counts)}; encode it")
 
     def _permutation(self, epoch: int) -> Tensor:
         return torch.randperm(self.count, generator=torch.Generator().manual_seed(_hash(self.seed, "epoch", epoch)))
 
-    def _indices(self, step: int) -> Tensor:
-        first = (step * self.world + self.rank) * self.batch_size
+    def _indices(self, number: int) -> Tensor:
+        first = (number * self.world + self.rank) * self.batch_size
         places = torch.arange(first, first + self.batch_size)
         epochs = places // self.count
         orders = {epoch: self._order(epoch) for epoch in epochs.unique().tolist()}
         return torch.stack([orders[e][p] for e, p in zip(epochs.tolist(), (places % self.count).tolist(), strict=True)])
 
     def _captions(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        first = self.offsets[indices]
-        return first + _uniform(self.offsets[indices + 1] - first, generator)
+        """Draw captions (K, B) of the pictures; the second differs from the first where there are two."""
+        first, count = self.offsets[indices], self.offsets.diff()[indices]
+        places = [_uniform(count, generator)]
+        if self.needs.captions > 1:
+            places.append((places[0] + 1 + _uniform((count - 1).clamp(min=1), generator)) % count)
+        return first + torch.stack(places)
 
     def _pictures(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        room = torch.full_like(indices, self.images.shape[1] - self.side + 1)
-        top, left = _uniform(room, generator), _uniform(room, generator)
+        stored, most = self.images.shape[1], self.augment.shift
+        room = torch.full_like(indices, stored - self.side + 1 + 2 * most)
+        top, left = _uniform(room, generator) - most, _uniform(room, generator) - most
         flip = (torch.rand(len(indices), generator=generator) < 0.5) & self.augment.flip
         along = torch.arange(self.side)
         columns = torch.where(flip[:, None], self.side - 1 - along, along) + left[:, None]  # (B, side)
         rows = along + top[:, None]
+        rows, columns = rows.clamp(0, stored - 1), columns.clamp(0, stored - 1)  # what is uncovered repeats the border
         indices, rows, columns = (t.to(self.device, non_blocking=True) for t in (indices, rows, columns))
-        crops = self.images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, side, side, 3)
-        return crops.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+        return to_float(self.images[indices[:, None, None], rows[:, :, None], columns[:, None, :]])
 
 
 class OtherClass:

@@ -90,7 +90,7 @@ class CaptionedImages:
         indices = np.flatnonzero(self.splits == name)
         if not len(indices):
             there = ", ".join(sorted(set(self.splits.tolist()))) or "none"
-            raise InputError(f"split {name!r}: no pictures; this set has: {there}")
+            raise InputError(f"split {name!r}: no pictures; this set has: {there}; name one of them (data.reference), or add it")
         return self.subset(indices)
 
 

@@ -1,141 +1,121 @@
-"""Train the toy birds' judge: `python -m t2ilib.metrics.judge_training` (a few minutes on two cores).
+"""Training the toy birds' judge (`t2i train judge`, a few minutes on two cores).
 
-The pictures are disturbed mildly while training (flip, shift, blur, brightness, contrast, noise), so that the judge
-reads what a generated picture shows instead of failing at its artefacts.
+The pictures are disturbed mildly while training (flip and shift by the batches; blur, brightness, contrast and noise
+here), so that the judge reads what a generated picture shows instead of failing at its artefacts.
 """
 
-import argparse
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from t2ilib import settings
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.data.toy import ATTRIBUTES, toy_birds
-from t2ilib.metrics.attributes import FOLDER, Judge, JudgeConfig, save_judge
+from t2ilib.data.toy import ATTRIBUTES
+from t2ilib.errors import InputError
+from t2ilib.features import Batch
+from t2ilib.metrics.judge import Judge, JudgeConfig, save_judge
+from t2ilib.pictures import to_float
+from t2ilib.task import Task, warmup_cosine
 
 
 @dataclass(frozen=True)
-class JudgeTraining:
+class JudgeTrainingConfig:
     """How the judge is trained."""
 
-    epochs: int = 10
     batch_size: int = 128
-    learning_rate: float = 3e-3
+    lr: float = 3e-3  # peak, of AdamW
+    betas: tuple[float, float] = (0.9, 0.999)
+    rise: float = 0.3  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
     weight_decay: float = 0.02
     label_smoothing: float = 0.02
-    shift: int = 4  # pixels, either way
     noise: float = 0.08  # largest standard deviation, in [-1, 1] units
     brightness: float = 0.08  # largest change, in [-1, 1] units
-    seed: int = 0
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "JudgeTrainingConfig":
+        """Return a small batch, for tests."""
+        return cls(**{"batch_size": 16, **changes})
 
 
-def train_judge(
-    dataset: CaptionedImages,
-    folder: str | Path = FOLDER,
-    training: JudgeTraining | None = None,
-    attributes: dict[str, tuple[str, ...]] = ATTRIBUTES,
-    device: str = "cpu",
-) -> dict:
-    """Train on the `train` split, save the judge to `folder`, return seconds and the accuracies on the other splits."""
-    training, started = training or JudgeTraining(), time.perf_counter()
-    torch.manual_seed(training.seed)
-    judge = Judge(JudgeConfig(attributes, image_size=dataset.size)).to(device, memory_format=torch.channels_last)
-    train = dataset.split("train")
-    _fit(judge, _pictures(train).to(device), torch.from_numpy(train.attributes).to(device), training)
-    report = {"seconds": round(time.perf_counter() - started), "train": len(train)}
-    for name in ("validation", "test"):
-        report[name] = judge_report(judge, dataset.split(name))
-    save_judge(judge, folder, report)
-    return report
+class JudgeTraining(Task):
+    """The judge and its training on the attributes of one data set."""
+
+    Config = JudgeTrainingConfig
+    trained = ("judge",)
+
+    def __init__(self, config: JudgeTrainingConfig, labels: Tensor, image_size: int, attributes: Mapping = ATTRIBUTES):
+        """Take the value indices (N, A) of the pictures' attributes."""
+        super().__init__(config)
+        self.judge = Judge(JudgeConfig(attributes, image_size=image_size))
+        self.register_buffer("labels", labels, persistent=False)
+        self.report: dict[str, float] = {}
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], encoders: Mapping[str, Any], dataset: CaptionedImages) -> "JudgeTraining":
+        """Return the task for the pictures of `dataset`, which must know their attributes."""
+        if dataset.attributes is None:
+            raise InputError("judge: these pictures have no attributes to be learnt; train it on the toy birds")
+        labels = torch.from_numpy(dataset.attributes.copy())
+        return cls(settings.read(cls.Config, values, "model"), labels, dataset.size)
+
+    def prepare(self, batch: Batch, roles: tuple[str, ...]) -> Tensor:
+        """Disturb the pictures."""
+        return disturb(batch.images, self.config.noise, self.config.brightness)
+
+    def loss(self, role: str, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+        """Return the cross-entropy of the attributes, their mean."""
+        labels, smoothing = self.labels[batch.indices].T, self.config.label_smoothing
+        pairs = zip(self.judge(images), labels, strict=True)
+        terms = [F.cross_entropy(logits, own, label_smoothing=smoothing) for logits, own in pairs]
+        return {"cross_entropy": torch.stack(terms).mean()}
+
+    def rate(self, role: str, step: int, steps: int) -> float:
+        """Rise, then fall to zero along a cosine."""
+        return warmup_cosine(step, steps, round(self.config.rise * steps))
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return AdamW."""
+        config = self.config
+        options = {"betas": config.betas, "weight_decay": config.weight_decay}
+        return {"judge": torch.optim.AdamW(self.judge.parameters(), config.lr, **options)}
+
+    def measure(self, dataset: CaptionedImages) -> dict[str, float]:
+        """Return the share of pictures whose attribute the judge reads right: `mean`, then each attribute by name."""
+        predicted = torch.cat([self.judge.predict(to_float(part)) for part in _parts(dataset.images)])
+        right = (predicted == torch.from_numpy(dataset.attributes)).double().mean(dim=0)
+        shares = dict(zip(self.judge.config.attributes, right.tolist(), strict=True))
+        self.report = {name: round(value, 4) for name, value in {"mean": right.mean().item(), **shares}.items()}
+        return self.report
+
+    def save(self, folder: str | Path) -> None:
+        """Write the judge, with what it last reached."""
+        save_judge(self.judge, folder, self.report)
 
 
-def judge_report(judge: Judge, dataset: CaptionedImages) -> dict[str, float]:
-    """Share of pictures whose attribute the judge reads right: `mean`, then each attribute by name."""
-    right = (judge.predict(_pictures(dataset)) == torch.from_numpy(dataset.attributes)).double().mean(dim=0)
-    accuracies = dict(zip(judge.config.attributes, right.tolist(), strict=True))
-    return {name: round(value, 4) for name, value in {"mean": right.mean().item(), **accuracies}.items()}
-
-
-def disturb(images: Tensor, training: JudgeTraining, generator: torch.Generator) -> Tensor:
-    """Flip, shift, blur, brighten and add noise to a batch (N, 3, H, W) in [-1, 1]; every second batch is blurred."""
+def disturb(images: Tensor, noise: float, brightness: float) -> Tensor:
+    """Blur, brighten and add noise to a batch (N, 3, H, W) in [-1, 1]; every second batch is blurred."""
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        return (low + (high - low) * torch.rand(shape, generator=generator)).to(images.device)
+        return low + (high - low) * torch.rand(shape, device=images.device)
 
     count, _, height, width = images.shape
-    images = torch.where(draw(0, 1, count, 1, 1, 1) < 0.5, images.flip(-1), images)
-    images = _shifted(images, training.shift, generator)
-    if torch.rand((), generator=generator) < 0.5:
-        scale = float(draw(0.5, 0.9))
+    if torch.rand(()) < 0.5:
+        scale = 0.5 + 0.4 * torch.rand(()).item()
         small = F.interpolate(images, (int(height * scale), int(width * scale)), mode="bilinear", antialias=True)
         images = F.interpolate(small, (height, width), mode="bilinear")
-    change = training.brightness
-    images = images * draw(1 - change, 1 + change, count, 1, 1, 1) + draw(-change, change, count, 3, 1, 1) / 2
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    return images + draw(-change, change, count, 1, 1, 1) + noise * draw(0, training.noise, count, 1, 1, 1)
+    images = images * draw(1 - brightness, 1 + brightness, count, 1, 1, 1)
+    images = images + draw(-brightness, brightness, count, 3, 1, 1) / 2
+    return (
+        images
+        + draw(-brightness, brightness, count, 1, 1, 1)
+        + torch.randn_like(images) * draw(0, noise, count, 1, 1, 1)
+    )
 
 
-def _shifted(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Move each picture by up to `shift` pixels either way; what is uncovered repeats the border."""
-    if not shift:
-        return images
-    count, _, height, width = images.shape
-    padded = F.pad(images, (shift,) * 4, mode="replicate")
-    top, left = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator).to(images.device)
-    rows = top + torch.arange(height, device=images.device)
-    columns = left + torch.arange(width, device=images.device)
-    picture = torch.arange(count, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[picture, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _fit(judge: Judge, pictures: Tensor, targets: Tensor, training: JudgeTraining) -> None:
-    """Minimise the mean cross-entropy over the attributes with AdamW and a one-cycle learning rate."""
-    steps = max(len(pictures) // training.batch_size, 1)
-    optimizer = torch.optim.AdamW(judge.parameters(), training.learning_rate, weight_decay=training.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, training.epochs * steps)
-    criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-    generator = torch.Generator().manual_seed(training.seed)
-    judge.train()
-    for _ in range(training.epochs):
-        order = torch.randperm(len(pictures), generator=generator)
-        for rows in order.split(training.batch_size)[:steps]:
-            images = disturb(pictures[rows.to(pictures.device)], training, generator)
-            logits = judge(images.contiguous(memory_format=torch.channels_last))
-            losses = [criterion(logit, target) for logit, target in zip(logits, targets[rows].T, strict=True)]
-            optimizer.zero_grad()
-            torch.stack(losses).mean().backward()
-            optimizer.step()
-            schedule.step()
-    judge.eval()
-
-
-def _pictures(dataset: CaptionedImages) -> Tensor:
-    """All pictures as (N, 3, H, W) float32 in [-1, 1]."""
-    images = torch.from_numpy(np.ascontiguousarray(dataset.images)).permute(0, 3, 1, 2)
-    return images.float().div_(127.5).sub_(1)
-
-
-def main() -> None:
-    """Render the toy birds, train the judge on them and print what it reaches."""
-    parser = argparse.ArgumentParser(description="Train the judge of the toy birds' attributes.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the judge is written")
-    parser.add_argument("--train", type=int, default=8000, help="number of training pictures")
-    parser.add_argument("--epochs", type=int, default=JudgeTraining.epochs)
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of the training")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    options = parser.parse_args()
-    dataset = toy_birds(train=options.train, size=64, seed=options.seed)
-    training = JudgeTraining(epochs=options.epochs, seed=options.seed)
-    report = train_judge(dataset, options.folder, training, device=options.device)
-    print(f"{options.train} pictures, {report['seconds']} s on {options.device}")
-    for name in ("validation", "test"):
-        print(name, *(f"{attribute} {value:.2%}" for attribute, value in report[name].items()), sep="  ")
-
-
-if __name__ == "__main__":
-    main()
+def _parts(images: Any, size: int = 256) -> list:
+    return [images[first : first + size] for first in range(0, len(images), size)]

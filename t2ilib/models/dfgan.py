@@ -9,10 +9,11 @@ sentence, where the paper, as others quote it, adds two (`summed_norms`). `two_w
 compares with (figure 4a): an unconditional logit beside the conditional one. `noise` with a truncation is the released
 evaluation's.
 Differences of ours from the released code: the penalty is taken per sample without a root, (sum g^2)^3, so that it has
-a gradient at zero; fakes are made without gradient in the discriminator's step. Where a discriminator block keeps its
-number of channels, the released code builds a 1x1 shortcut and does not use it: so do we, to read its files.
+a gradient at zero. Where a discriminator block keeps its number of channels, the released code builds a 1x1 shortcut
+and does not use it: so do we, to read its files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 
 from t2ilib import losses
 from t2ilib.errors import InputError
+from t2ilib.features import Batch, Fakes, Text
 from t2ilib.models.layers import DownBlock, FusionUpBlock, MatchingHead
-from t2ilib.models.system import System, adam
+from t2ilib.task import System
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class DFGANConfig:
     discriminator_lr: float = 4e-4  # Adam, discriminator and head
     betas: tuple[float, float] = (0.0, 0.9)  # Adam
     batch_size: int = 32
+    ema: float = 0.0  # decay per step of the averaged generator; the paper keeps none
     penalty: float = 2.0  # k of the matching-aware penalty; 0 switches it off
     penalty_power: float = 6.0  # p
+    penalty_every: int = 1  # steps between two penalties, each then so many times as heavy; 4: lazy regularisation
     summed_norms: bool = False  # the paper's penalty: norms of picture and sentence gradient added; released: joint
     two_way: bool = False  # an unconditional logit too, the design that one-way output replaces
 
@@ -47,7 +51,7 @@ class DFGANConfig:
         """Raise InputError for sizes that the networks cannot have."""
         if self.image_size not in (32, 64, 128, 256):
             raise InputError(f"image_size = {self.image_size}: DF-GAN draws 32, 64, 128 or 256 pixels")
-        for name in ("noise_dim", "embedding_dim", "nf"):
+        for name in ("noise_dim", "embedding_dim", "nf", "penalty_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.penalty < 0 or self.penalty_power < 2:
@@ -107,62 +111,67 @@ class Discriminator(nn.Module):
 
 
 class DFGAN(System):
-    """DF-GAN; with `guidance` set, its generator also minimises that loss (see t2ilib.text.guidance)."""
+    """DF-GAN: see `DFGANConfig`."""
 
     Config = DFGANConfig
 
-    def __init__(self, config: DFGANConfig | None = None):
-        config = config or DFGANConfig()
-        super().__init__(config, Generator(config), Discriminator(config))
+    def __init__(self, config: DFGANConfig | None = None, encoders: Mapping[str, Any] | None = None):
+        super().__init__(config or DFGANConfig())
+        self.generator = Generator(self.config)
+        self.discriminator = Discriminator(self.config)
 
     @property
     def head(self) -> nn.Module:
         """Features (B, 8nf, 4, 4) and sentence features (B, D) to logits (B,)."""
         return self.discriminator.head
 
-    def discriminator_loss(self, batch: Any) -> dict[str, Tensor]:
+    def fakes(self, text: Text, noise: Tensor) -> Fakes:
+        """Return one picture per text, (B, 3, H, H)."""
+        return Fakes([self.generator(noise, text.sentence)])
+
+    def score(self, pictures: Tensor, text: Text) -> Tensor:
+        """Return the discriminator's logits (B,) of pictures beside texts."""
+        return self.head(self.discriminator(pictures), text.sentence)
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Return the terms `real`, `fake`, `mismatched`, `penalty` (equation 1): minimised over D and its head."""
-        with torch.no_grad():
-            fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
-        penalty, real, features = self.penalised(batch.images, batch.sentence)
-        fake_features = self.discriminator(fakes)
-        fake = self.head(fake_features, batch.sentence)
-        mismatched = self.head(features.roll(-1, 0), batch.sentence)
+        penalty, real, features = self.penalised(batch)
+        fake_features = self.discriminator(fakes.last)
+        fake = self.head(fake_features, batch.text.sentence)
+        mismatched = self.head(features.roll(-1, 0), batch.text.sentence)
         terms = losses.hinge_discriminator(real, fake, mismatched)
         if self.config.two_way:
             unconditional = losses.hinge_discriminator(self.unconditional(features), self.unconditional(fake_features))
             terms |= {f"unconditional_{name}": term for name, term in unconditional.items()}
-        return terms | ({"penalty": penalty} if self.config.penalty else {})
+        return terms if penalty is None else terms | {"penalty": penalty}
 
-    def penalised(self, images: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return penalty (scalar), logits (B,) and features (B, C, 4, 4) of real pictures with their sentences."""
+    def penalised(self, batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Return penalty (scalar), logits (B,) and features (B, C, 4, 4) of real pictures with their sentences.
+
+        The penalty is None in steps that `penalty_every` leaves out, and where its weight is 0.
+        """
 
         def score(images: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
             features = self.discriminator(images)
             return self.head(features, sentence), features
 
-        weight, power, summed = self.config.penalty, self.config.penalty_power, self.config.summed_norms
-        if not weight:
-            return torch.zeros(()), *score(images, sentence)
-        return losses.matching_aware_penalty(score, images, sentence, weight, power, summed)
+        config = self.config
+        left_out = config.penalty_every > 1 and batch.step % config.penalty_every != 0
+        if not config.penalty or left_out:
+            return None, *score(batch.images, batch.text.sentence)
+        weight = config.penalty * config.penalty_every
+        return losses.matching_aware_penalty(
+            score, batch.images, batch.text.sentence, weight, config.penalty_power, config.summed_norms
+        )
 
-    def generator_loss(self, batch: Any) -> dict[str, Tensor]:
-        """Return the terms `adversarial` and, with guidance, `clip`: minimised over G."""
-        fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
-        features = self.discriminator(fakes)
-        terms = {"adversarial": losses.hinge_generator(self.head(features, batch.sentence))}
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Return the term `adversarial`: minimised over G."""
+        features = self.discriminator(fakes.last)
+        terms = {"adversarial": losses.hinge_generator(self.head(features, batch.text.sentence))}
         if self.config.two_way:
             terms["unconditional_adversarial"] = losses.hinge_generator(self.unconditional(features))
-        return terms | self.guided(fakes, batch)
+        return terms
 
     def unconditional(self, features: Tensor) -> Tensor:
         """Return logits (B,) of the second head, which sees no text (only with `two_way`)."""
         return self.discriminator.unconditional(features, features.new_zeros(len(features), 0))
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Return Adam for both networks, the discriminator's four times as fast."""
-        config = self.config
-        return {
-            "generator": adam(self.generator.parameters(), config.lr, config.betas),
-            "discriminator": adam(self.discriminator.parameters(), config.discriminator_lr, config.betas),
-        }

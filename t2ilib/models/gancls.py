@@ -11,11 +11,13 @@ are options here: it smooths the real label to 0.9 and adds feature matching and
 convolution over picture and text (`joint`), which the paper's authors' own code has. Without that layer the logit is a
 sum of one term of the picture and one of the text: whether they fit cannot be seen, and the mismatched pairs teach
 nothing about it.
-Differences of ours from the released code: the logit is not squashed, the losses do that exactly; fakes are made
-without gradient in the discriminator's step (same numbers, less work); a sample is not similar to itself in minibatch
-discrimination (`self_term` of `MinibatchSimilarity` is the released behaviour).
+Differences of ours from the released code: the logit is not squashed, the losses do that exactly; a step's fakes are
+made once, detached for the discriminator, and serve the generator too, where the released code makes them twice; a
+sample is not similar to itself in minibatch discrimination (`self_term` of `MinibatchSimilarity` is the released
+behaviour).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,13 +27,14 @@ from torch import Tensor, nn
 
 from t2ilib import losses
 from t2ilib.errors import InputError
+from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.layers import MinibatchSimilarity, TextProjection, initialise_dcgan
-from t2ilib.models.system import System
+from t2ilib.task import System
 
 
 @dataclass(frozen=True)
-class GANCLSConfig:
-    """Hyper-parameters; the defaults are the released code's."""
+class DCGANSizes:
+    """What decides the two networks, which WGAN shares."""
 
     image_size: int = 64  # pixels; 32 and 128 have one stage less and one more
     noise_dim: int = 100  # Z
@@ -39,30 +42,21 @@ class GANCLSConfig:
     projected_dim: int = 128  # P, the condition that each network makes of it
     ngf: int = 64  # generator channels before the picture; doubled with every stage down to 4x4
     ndf: int = 64  # discriminator channels after its first convolution; doubled with every stage
-    lr: float = 2e-4  # Adam, both networks
-    betas: tuple[float, float] = (0.5, 0.999)  # Adam
-    batch_size: int = 64
-    smoothing: float = 0.9  # label of real pairs; paper 1
-    feature_matching: float = 100.0  # weight; paper 0
-    l1: float = 50.0  # weight; paper 0
+    text: bool = True  # False: vanilla, both networks ignore the sentence
     joint: bool = True  # 1x1 convolution over picture and text before the logit, as in the paper; released code: False
-    mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
-    halve_negatives: bool = False  # paper True
-    interpolation: bool = False  # GAN-INT: the generator also answers captions between two captions
-    beta: float = 0.5  # GAN-INT: share of the first caption
+    batch_norm: bool = True  # in the discriminator; a critic with a gradient penalty per sample must not have it
     minibatch_discrimination: bool = False  # similarities within the batch help the discriminator see mode collapse
-    text: bool = True  # False: vanilla GAN, both networks ignore the sentence
 
     def __post_init__(self) -> None:
         """Raise InputError for sizes that the networks cannot have."""
         if self.image_size not in (32, 64, 128):
-            raise InputError(f"image_size = {self.image_size}: GAN-CLS draws 32, 64 or 128 pixels")
+            raise InputError(f"image_size = {self.image_size}: these networks draw 32, 64 or 128 pixels")
         for name in ("noise_dim", "embedding_dim", "projected_dim", "ngf", "ndf"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
 
     @classmethod
-    def tiny(cls, **changes: Any) -> "GANCLSConfig":
+    def tiny(cls, **changes: Any) -> "DCGANSizes":
         """Return sizes for tests: 32 pixels, a few thousand parameters."""
         sizes = {"image_size": 32, "noise_dim": 8, "embedding_dim": 16, "projected_dim": 8, "ngf": 8, "ndf": 8}
         return cls(**{**sizes, "batch_size": 4, **changes})
@@ -77,10 +71,27 @@ class GANCLSConfig:
         return [first * 2**stage for stage in range(self.image_size.bit_length() - 3)]
 
 
+@dataclass(frozen=True)
+class GANCLSConfig(DCGANSizes):
+    """Hyper-parameters; the defaults are the stabilised reimplementation's, but for `joint`."""
+
+    lr: float = 2e-4  # Adam, both networks
+    betas: tuple[float, float] = (0.5, 0.999)  # Adam
+    batch_size: int = 64
+    ema: float = 0.0  # decay per step of the averaged generator; paper and reimplementation keep none
+    smoothing: float = 0.9  # label of real pairs; paper 1
+    feature_matching: float = 100.0  # weight; paper 0
+    l1: float = 50.0  # weight; paper 0
+    mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
+    halve_negatives: bool = False  # paper True
+    interpolation: bool = False  # GAN-INT: the generator also answers captions between two captions
+    beta: float = 0.5  # GAN-INT: share of the first caption
+
+
 class Generator(nn.Module):
     """Noise (B, Z) and sentence features (B, D) to pictures (B, 3, H, H) in [-1, 1]."""
 
-    def __init__(self, config: GANCLSConfig):
+    def __init__(self, config: DCGANSizes):
         super().__init__()
         self.projection = TextProjection(config.embedding_dim, config.projected_dim) if config.text else None
         widths = config.channels(config.ngf)[::-1]
@@ -100,19 +111,23 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Pictures (B, 3, H, H) and sentence features (B, D) to logits (B,) and features (B, C, 4, 4)."""
 
-    def __init__(self, config: GANCLSConfig):
+    def __init__(self, config: DCGANSizes):
         super().__init__()
         widths = config.channels(config.ndf)
+
+        def after(convolution: nn.Module, width: int) -> list[nn.Module]:
+            return [convolution, *([nn.BatchNorm2d(width)] if config.batch_norm else []), nn.LeakyReLU(0.2)]
+
         stages = [nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
         for width, following in pairwise(widths):
-            stages += [nn.Conv2d(width, following, 4, 2, 1, bias=False), nn.BatchNorm2d(following), nn.LeakyReLU(0.2)]
+            stages += after(nn.Conv2d(width, following, 4, 2, 1, bias=False), following)
         self.stages = nn.Sequential(*stages)
-        self.projection = TextProjection(config.embedding_dim, config.projected_dim) if config.text else None
+        sizes = config.embedding_dim, config.projected_dim
+        self.projection = TextProjection(*sizes, batch_norm=config.batch_norm) if config.text else None
         width = widths[-1] + config.condition_dim
         self.joint = None
         if config.joint and config.text:
-            mixing = nn.Conv2d(width, widths[-1], 1, bias=False)
-            self.joint = nn.Sequential(mixing, nn.BatchNorm2d(widths[-1]), nn.LeakyReLU(0.2))
+            self.joint = nn.Sequential(*after(nn.Conv2d(width, widths[-1], 1, bias=False), widths[-1]))
             width = widths[-1]
         self.head = nn.Conv2d(width, 1, 4, bias=False)
         self.similarity = None
@@ -142,40 +157,46 @@ class GANCLS(System):
 
     Config = GANCLSConfig
 
-    def __init__(self, config: GANCLSConfig | None = None):
-        config = config or GANCLSConfig()
-        super().__init__(config, Generator(config), Discriminator(config))
+    def __init__(self, config: GANCLSConfig | None = None, encoders: Mapping[str, Any] | None = None):
+        super().__init__(config or GANCLSConfig())
+        self.generator = Generator(self.config)
+        self.discriminator = Discriminator(self.config)
+        self.needs = Needs(mismatched=self.config.mismatched and self.config.text)
 
-    def discriminator_loss(self, batch: Any) -> dict[str, Tensor]:
+    def fakes(self, text: Text, noise: Tensor) -> Fakes:
+        """Return one picture per text, (B, 3, H, H)."""
+        return Fakes([self.generator(noise, text.sentence)])
+
+    def score(self, pictures: Tensor, text: Text) -> Tensor:
+        """Return the discriminator's logits (B,) of pictures beside texts."""
+        return self.discriminator(pictures, text.sentence)[0]
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Return the terms `real`, `fake` and, with CLS, `mismatched`: minimised over the discriminator."""
-        with torch.no_grad():
-            fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
-        real, _ = self.discriminator(batch.images, batch.sentence)
-        fake, _ = self.discriminator(fakes, batch.sentence)
-        mismatched = None
-        if self.config.mismatched and self.config.text:
-            mismatched, _ = self.discriminator(batch.mismatched, batch.sentence)
+        sentence = batch.text.sentence
+        real, _ = self.discriminator(batch.images, sentence)
+        fake, _ = self.discriminator(fakes.last, sentence)
+        mismatched = self.discriminator(batch.mismatched, sentence)[0] if self.needs.mismatched else None
         negative = 0.5 if self.config.halve_negatives else 1.0
         return losses.gan_discriminator(real, fake, mismatched, self.config.smoothing, negative)
 
-    def generator_loss(self, batch: Any) -> dict[str, Tensor]:
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Return the terms `adversarial`, `feature_matching`, `l1`, `interpolated` in use: minimised over G."""
-        fakes = self.generator(self.noise(len(batch.images), device=batch.images.device), batch.sentence)
-        logits, features = self.discriminator(fakes, batch.sentence)
+        logits, features = self.discriminator(fakes.last, batch.text.sentence)
         terms = {"adversarial": losses.gan_generator(logits)}
         if self.config.feature_matching:
             with torch.no_grad():
-                _, real = self.discriminator(batch.images, batch.sentence)
+                _, real = self.discriminator(batch.images, batch.text.sentence)
             terms["feature_matching"] = self.config.feature_matching * losses.feature_matching(features, real)
         if self.config.l1:
-            terms["l1"] = self.config.l1 * losses.l1(fakes, batch.images)
+            terms["l1"] = self.config.l1 * losses.l1(fakes.last, batch.images)
         if self.config.interpolation and self.config.text:
-            terms["interpolated"] = self.interpolated_loss(batch.sentence)
-        return terms | self.guided(fakes, batch)
+            terms["interpolated"] = self.interpolated_loss(batch.text)
+        return terms
 
-    def interpolated_loss(self, sentence: Tensor) -> Tensor:
+    def interpolated_loss(self, text: Text) -> Tensor:
         """GAN-INT's term, equation 5: pictures for beta t1 + (1 - beta) t2, which no real one shows, shall fit it."""
-        between = torch.lerp(sentence.roll(1, 0), sentence, self.config.beta)
-        fakes = self.generator(self.noise(len(between), device=between.device), between)
-        logits, _ = self.discriminator(fakes, between)
+        between = Text(torch.lerp(text.sentence.roll(1, 0), text.sentence, self.config.beta))
+        fakes = self.fakes(between, self.noise(len(between), device=between.sentence.device))
+        logits, _ = self.discriminator(fakes.last, between.sentence)
         return losses.gan_generator(logits)

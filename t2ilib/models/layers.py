@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 
 class TextProjection(nn.Sequential):
-    """Linear, batch normalisation, LeakyReLU(0.2): sentence features (B, D) to a short condition (B, P)."""
+    """Linear, batch normalisation (or none), LeakyReLU(0.2): sentence features (B, D) to a short condition (B, P)."""
 
-    def __init__(self, embedding_dim: int, projected_dim: int):
-        super().__init__(nn.Linear(embedding_dim, projected_dim), nn.BatchNorm1d(projected_dim), nn.LeakyReLU(0.2))
+    def __init__(self, embedding_dim: int, projected_dim: int, batch_norm: bool = True):
+        norm = nn.BatchNorm1d(projected_dim) if batch_norm else nn.Identity()
+        super().__init__(nn.Linear(embedding_dim, projected_dim), norm, nn.LeakyReLU(0.2))
 
 
 class MinibatchSimilarity(nn.Module):
@@ -103,11 +104,15 @@ class FusionUpBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor, size: int | None = None) -> Tensor:
         """Return maps (B, C', 2H, 2W), or (B, C', size, size), for maps (B, C, H, W) and conditions (B, K)."""
-        x = F.interpolate(x, size or (2 * x.shape[2], 2 * x.shape[3]), mode="nearest")
-        y = x
-        for fuse, convolution in zip(self.fusions, self.convolutions, strict=True):
-            y = convolution(fuse(y, condition))
-        return self.shortcut(x) + y
+        size = size or 2 * x.shape[2]
+
+        def enlarged(maps: Tensor) -> Tensor:
+            return F.interpolate(maps, size, mode="nearest")
+
+        # what treats every place alike comes before the enlargement: the same numbers, a quarter of the work
+        y = self.convolutions[0](enlarged(self.fusions[0](x, condition)))
+        y = self.convolutions[1](self.fusions[1](y, condition))
+        return enlarged(self.shortcut(x)) + y
 
 
 class DownBlock(nn.Module):
@@ -127,8 +132,8 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return maps (B, C', H / 2, W / 2) for maps (B, C, H, W)."""
-        skipped = self.skip(x) if self.projects else x
-        return F.avg_pool2d(skipped, 2) + self.gain * self.residual(x)
+        pooled = F.avg_pool2d(x, 2)  # before the 1x1 convolution: the same numbers, a quarter of the work
+        return (self.skip(pooled) if self.projects else pooled) + self.gain * self.residual(x)
 
 
 class MatchingHead(nn.Module):

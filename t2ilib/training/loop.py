@@ -1,4 +1,4 @@
-"""The training loop that every system shares.
+"""The training loop that every task shares.
 
 Each step seeds its own random numbers from (seed, rank, step). A run that is resumed at step k therefore draws the
 same batches and noise as one that never stopped, without any generator state in the checkpoint.
@@ -6,97 +6,111 @@ same batches and noise as one that never stopped, without any generator state in
 
 import hashlib
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
+from t2ilib.devices import computes_in_bf16, keep_freed_memory, this_process
 from t2ilib.errors import InputError
+from t2ilib.features import Batch
+from t2ilib.task import Task
 from t2ilib.training.checkpoints import flatten_optimizer, load_module, restore_optimizer
 from t2ilib.training.ema import EMA
 from t2ilib.training.recipe import TrainingSettings
 from t2ilib.training.run import Run
 
-Generate = Callable[[Tensor, Tensor], Tensor]  # sentence (B, D), noise (B, Z) -> pictures (B, 3, H, W) in [-1, 1]
+Hook = Callable[[int, Task], Mapping[str, Any] | None]  # step, task with its average in place -> entries of the record
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The periodic grid: fixed sentence (N, D) and noise (N, Z), and what becomes of the pictures."""
+class Source(Protocol):
+    """Where batches come from."""
 
-    sentence: Tensor
-    noise: Tensor
-    save: Callable[[int, Tensor], Any]  # step, pictures (N, 3, H, W) in [-1, 1]
+    batch_size: int  # pictures in each
+
+    def batch(self, number: int) -> Batch:
+        """Return batch `number` >= 0, on the device: the same whenever it is asked for."""
 
 
 class Trainer:
-    """A system with its optimisers, averaged generator and precision, on this process's device."""
+    """A task with its optimisers, moving average and precision, on this process's device."""
 
-    def __init__(self, system: nn.Module, settings: TrainingSettings):
+    def __init__(self, task: Task, settings: TrainingSettings):
         self.settings, self.process = settings, this_process()
         self.device = self.process.device
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.system = system.to(self.device).to(memory_format=layout).train()
-        self.optimizers = system.optimizers()
-        self.ema = EMA(system.generator, settings.ema) if settings.ema else None
+        self.task = task.to(self.device).to(memory_format=layout).train()
+        self.optimizers = task.optimizers()
+        self.average = EMA(getattr(task, task.averaged), task.decay) if task.decay else None
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_in_bf16(self.device))
-        self.skipped = 0
+        self.loss = torch.compile(task.loss) if settings.compile else task.loss
+        self.drawn, self.skipped = 0, 0  # batches and updates so far
+        keep_freed_memory()
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
 
-    def step(self, number: int, batches) -> dict[str, Tensor]:
-        """Train the discriminator `discriminator_steps` times, then the generator once; return the loss terms.
+    def step(self, number: int, batches: Source) -> dict[str, Tensor]:
+        """Go through the task's rounds of step `number`; return each role's last loss terms.
 
-        The discriminator maximises how well it tells matched real pictures from everything else, the generator how
-        well it passes for them. Both losses are written so that they are minimised.
+        Every round takes the next batch, prepares it once, then updates its roles one after the other.
         """
         torch.manual_seed(step_seed(self.settings.seed, self.process.process_index, number))
         terms = {}
-        for inner in range(self.settings.discriminator_steps):
-            batch = batches.batch(number * self.settings.discriminator_steps + inner)
-            terms |= self.update("discriminator", batch)
-        with frozen(self.system.discriminator):
-            terms |= self.update("generator", batch)
-        if self.ema:
-            self.ema.update(self.system.generator, number)
+        for roles in self.task.rounds(number):
+            batch = batches.batch(self.drawn)
+            batch.step = number
+            self.drawn += 1
+            with self.autocast():
+                prepared = self.task.prepare(batch, roles)
+            for role in roles:
+                terms |= self.update(role, batch, prepared)
+        if self.average:
+            self.average.update(getattr(self.task, self.task.averaged), number)
         return terms
 
-    def update(self, role: str, batch) -> dict[str, Tensor]:
-        """Minimise the sum of the loss terms of `role`, "discriminator" or "generator", by one optimiser step."""
-        parameters, optimizer = list(getattr(self.system, role).parameters()), self.optimizers[role]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            terms = getattr(self.system, f"{role}_loss")(batch)
-        optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
+    def update(self, role: str, batch: Batch, prepared: Any) -> dict[str, Tensor]:
+        """Minimise the sum of the loss terms of `role` by one optimiser step; the other roles' weights are frozen."""
+        parameters, optimizer = list(getattr(self.task, role).parameters()), self.optimizers[role]
+        with frozen(getattr(self.task, other) for other in self.task.trained if other != role):
+            with self.autocast():
+                terms = self.loss(role, batch, prepared)
+            optimizer.zero_grad(set_to_none=True)
+            sum(terms.values()).backward()
         average_gradients(parameters, self.process)
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
-        if self.settings.non_finite == "skip" and not all(
-            torch.isfinite(p.grad).all() for p in parameters if p.grad is not None
-        ):
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.settings.non_finite == "skip" and not all(gradient.isfinite().all() for gradient in gradients):
             self.skipped += 1
         else:
+            set_rate(optimizer, self.task.rate(role, batch.step, self.settings.steps))
             optimizer.step()
+            self.task.after_update(role)
         return {f"{role}/{name}": term.detach() for name, term in terms.items()}
 
-    @torch.no_grad()
-    def generate(self, sentence: Tensor, noise: Tensor) -> Tensor:
-        """Return pictures of the averaged generator (of the trained one where nothing is averaged), in float32."""
-        trained = self.system.generator
-        self.system.generator = self.ema.module if self.ema else trained
+    def autocast(self) -> torch.autocast:
+        """Return the context of the precision in which networks compute."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Task]:
+        """Give the task as it will be used: its average in place of the network that is trained, in evaluation mode."""
+        name = self.task.averaged
+        trained = getattr(self.task, name) if self.average else None
+        if self.average:
+            setattr(self.task, name, self.average.module)
         try:
-            return self.system.eval().generate(sentence.to(self.device), noise.to(self.device)).float()
+            yield self.task.eval()
         finally:
-            self.system.generator = trained
-            self.system.train()
+            if self.average:
+                setattr(self.task, name, trained)
+            self.task.train()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that a checkpoint holds."""
@@ -113,54 +127,50 @@ class Trainer:
             restore_optimizer(*item, tensors)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
-        averaged = [("ema", self.ema.module)] if self.ema else []
-        return [("generator", self.system.generator), ("discriminator", self.system.discriminator), *averaged]
+        average = [("ema", self.average.module)] if self.average else []
+        return [(role, getattr(self.task, role)) for role in self.task.trained] + average
 
 
 def train(
-    system: nn.Module,
-    batches,
+    task: Task,
+    batches: Source,
     settings: TrainingSettings,
     run: Run | None = None,
-    samples: Samples | None = None,
-    evaluate: Callable[[int, Generate], dict] | None = None,
+    *,
+    sample: Hook | None = None,
+    evaluate: Hook | None = None,
 ) -> Iterator[dict]:
-    """Train `system` and yield a record every `log_every` steps; continue where `run` stopped.
+    """Train `task` and yield a record every `log_every` steps; continue where `run` stopped.
 
-    `batches.batch(number)` returns a step's batch on the device; what `evaluate(step, generate)` returns joins the
-    record. A record holds step, images (seen by all processes so far), seconds (spent in steps so far),
-    images_per_second and the mean of every loss term since the last record. Raises InputError at a loss that is not
-    finite, naming step, terms and the last good checkpoint.
+    What `sample` and `evaluate` return joins the record of their steps. A record holds step, images (shown by all
+    processes so far), seconds (spent in steps so far), images_per_second and the mean of every loss term since the last
+    record. Raises InputError at a loss that is not finite, naming step, terms and the last good checkpoint.
     """
-    trainer = Trainer(system, settings)
+    trainer = Trainer(task, settings)
     done, seconds = _resume(trainer, run)
     main = trainer.process.is_main_process
+    per_batch = batches.batch_size * trainer.process.num_processes
     while done < settings.steps:
         stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), trainer.drawn
         terms = _means([trainer.step(number, batches) for number in range(done, stop)], done, trainer, run)
         spent = time.perf_counter() - start
         seconds += spent
-        per_step = batches.batch_size * trainer.process.num_processes
-        record = {"step": stop, "images": stop * per_step, "seconds": round(seconds, 3)}
-        record |= {"images_per_second": round((stop - done) * per_step / spent, 2), **terms}
+        record = {"step": stop, "images": trainer.drawn * per_batch, "seconds": round(seconds, 3)}
+        record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
         done = stop
-        if main and samples and _due(done, settings.sample_every, settings):
-            samples.save(done, trainer.generate(samples.sentence, samples.noise))
-        if main and evaluate and _due(done, settings.evaluate_every, settings):
-            record |= evaluate(done, trainer.generate)
+        if main:
+            for name, hook in {"sample": sample, "evaluate": evaluate}.items():
+                if hook and _due(done, name, settings):
+                    with trainer.averaged() as finished:
+                        record |= hook(done, finished) or {}
         if main and run:
             run.append(record)
-            if _due(done, settings.checkpoint_every, settings):
-                run.save(done, trainer.tensors(), {"seconds": seconds, "skipped": trainer.skipped})
+            if _due(done, "checkpoint", settings):
+                about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn}
+                run.save(done, trainer.tensors(), about)
         yield record
     _adopt_average(trainer)
-
-
-def this_process() -> PartialState:
-    """Return this process's device and rank. Several processes without an accelerator (torchrun) talk over gloo."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=True) if several and not torch.accelerator.is_available() else PartialState()
 
 
 def step_seed(seed: int, rank: int, number: int) -> int:
@@ -169,18 +179,16 @@ def step_seed(seed: int, rank: int, number: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 numbers itself; elsewhere bf16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Set every group's learning rate to `share` of the one that the optimiser was made with."""
+    for group in optimizer.param_groups:
+        group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Leave the module's weights out of the backward pass: the generator step needs only its input gradient."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def frozen(modules: Iterator[nn.Module]) -> Iterator[None]:
+    """Leave the modules' weights out of the backward pass: what is not trained passes its input's gradient on."""
+    trainable = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
@@ -212,20 +220,23 @@ def _resume(trainer: Trainer, run: Run | None) -> tuple[int, float]:
         return 0, 0.0
     tensors, about, path = restored
     trainer.restore(tensors, path)
-    trainer.skipped = about["skipped"]
+    trainer.skipped, trainer.drawn = about["skipped"], about["drawn"]
     if trainer.process.is_main_process:
         run.forget_after(about["step"])
     return about["step"], about["seconds"]
 
 
 def _means(terms: list[dict[str, Tensor]], first: int, trainer: Trainer, run: Run | None) -> dict[str, float]:
-    """Return the mean of every term over the steps from `first` on; the only read-back from the device."""
-    names = list(terms[0])
-    table = torch.stack([torch.stack([row[name].float() for name in names]) for row in terms]).cpu()
+    """Return the mean of every term over the steps from `first` on that have it; the only read-back from the device."""
+    names = list(dict.fromkeys(name for row in terms for name in row))
+    absent = torch.full((), torch.nan, device=trainer.device)
+    rows = [torch.stack([row.get(name, absent).float() for name in names]) for row in terms]
+    table, there = torch.stack(rows).cpu(), torch.tensor([[name in row for name in names] for row in terms])
     finite = table.isfinite()
-    if trainer.settings.non_finite == "stop" and not finite.all():
-        row = int((~finite).any(1).nonzero()[0])
-        bad = ", ".join(f"{name} = {table[row, i]:g}" for i, name in enumerate(names) if not finite[row, i])
+    wrong = there & ~finite
+    if trainer.settings.non_finite == "stop" and wrong.any():
+        row = int(wrong.any(1).nonzero()[0])
+        bad = ", ".join(f"{name} = {table[row, i]:g}" for i, name in enumerate(names) if wrong[row, i])
         kept = run.checkpoints()[-1:] if run else []
         where = f"last good checkpoint {kept[0]}" if kept else "no checkpoint yet"
         raise InputError(
@@ -236,12 +247,13 @@ def _means(terms: list[dict[str, Tensor]], first: int, trainer: Trainer, run: Ru
     return {name: value for name, value in zip(names, means.tolist(), strict=True) if math.isfinite(value)}
 
 
-def _due(done: int, every: int, settings: TrainingSettings) -> bool:
+def _due(done: int, what: str, settings: TrainingSettings) -> bool:
+    every = getattr(settings, f"{what}_every")
     return done == settings.steps or (every > 0 and done % every == 0)
 
 
 def _adopt_average(trainer: Trainer) -> None:
-    """Leave the system as it is used afterwards: with the averaged generator, in evaluation mode."""
-    if trainer.ema:
-        trainer.system.generator.load_state_dict(trainer.ema.module.state_dict())
-    trainer.system.eval()
+    """Leave the task as it is used afterwards: with its average, in evaluation mode."""
+    if trainer.average:
+        getattr(trainer.task, trainer.task.averaged).load_state_dict(trainer.average.module.state_dict())
+    trainer.task.eval()

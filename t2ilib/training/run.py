@@ -6,6 +6,7 @@ records.jsonl      one line per `log_every` steps
 samples/           grids of fixed captions and noise
 checkpoints/       the last two
 results/           one JSON file per evaluation
+encoders/          by role: the run folders of encoders that were trained for this run
 tensorboard/       the same records for TensorBoard
 """
 
@@ -13,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -21,9 +21,10 @@ from torch import Tensor
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS, atomic, write_text
 from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
-from t2ilib.training.recipe import Recipe, load_recipe, recipe_from
+from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
+ENCODERS = "encoders"
 
 
 class Run:
@@ -43,7 +44,7 @@ class Run:
         if config.is_file():
             old = load_recipe(config)
             same = recipe.override(**{"training.steps": old.training.steps, "about": old.about})
-            if same != old:
+            if plain(same) != plain(old):
                 raise InputError(f"{run.folder}: holds a run of another recipe; choose another folder or remove it")
         write_text(config, recipe.to_yaml())
         return run
@@ -75,9 +76,8 @@ class Run:
             raise InputError(f"{run.folder}: holds a run already; choose another folder")
         copy = run.folder / "checkpoints" / f"step_{about['step']:08d}.safetensors"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        for encoder in ("text", "clip", "evaluation"):
-            if (path.parent.parent / encoder).is_dir():
-                shutil.copytree(path.parent.parent / encoder, run.folder / encoder)
+        if (path.parent.parent / ENCODERS).is_dir():
+            shutil.copytree(path.parent.parent / ENCODERS, run.folder / ENCODERS)
         with atomic(copy) as temporary:
             shutil.copyfile(path, temporary)
         return cls.create(folder, recipe_from(about["recipe"], str(path)))
@@ -115,7 +115,7 @@ class Run:
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
         """Write the checkpoint of `step`, then remove all but the last two."""
         path = self.folder / "checkpoints" / f"step_{step:08d}.safetensors"
-        write_checkpoint(path, tensors, {**about, "step": step, "recipe": asdict(self.recipe)})
+        write_checkpoint(path, tensors, {**about, "step": step, "recipe": plain(self.recipe)})
         for old in self.checkpoints()[:-KEPT]:
             old.unlink()
         return path

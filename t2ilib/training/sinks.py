@@ -10,15 +10,14 @@ from t2ilib.training.run import Run
 
 
 def progress(records: Iterable[dict], steps: int) -> Iterator[dict]:
-    """Pass records on and draw a progress bar with the sums of the loss terms on standard error."""
+    """Pass records on and draw a progress bar with the loss terms on standard error."""
     bar = None
     for record in records:
         if bar is None:  # not before the first record: bad input is reported without a bar above it
             bar = tqdm(total=steps, initial=record["step"], unit="step", dynamic_ncols=True)
         bar.update(record["step"] - bar.n)
-        roles = ("discriminator", "generator")
-        losses = {role: sum(value for name, value in record.items() if name.startswith(f"{role}/")) for role in roles}
-        bar.set_postfix({role: f"{loss:.3g}" for role, loss in losses.items()}, refresh=False)
+        terms = {name: value for name, value in record.items() if "/" in name and not name.startswith("metric/")}
+        bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
         yield record
     if bar is not None:
         bar.close()

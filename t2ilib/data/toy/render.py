@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2ilib.data.toy_attributes import COLOUR_ATTRIBUTES, NAMES, check_attributes
-from t2ilib.data.toy_scene import BACKGROUNDS, PERCH_HEIGHT, PERCHES, tinted
-from t2ilib.data.toy_shapes import (
+from t2ilib.data.toy.attributes import COLOUR_ATTRIBUTES, NAMES, check_attributes
+from t2ilib.data.toy.scene import BACKGROUNDS, PERCH_HEIGHT, PERCHES, tinted
+from t2ilib.data.toy.shapes import (
     Array,
     Frame,
     blend,

@@ -10,7 +10,7 @@ whether a generator composes what it learnt.
 import numpy as np
 
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.data.toy_attributes import (
+from t2ilib.data.toy.attributes import (
     ATTRIBUTES,
     COLOUR_ATTRIBUTES,
     COLOURS,
@@ -22,8 +22,8 @@ from t2ilib.data.toy_attributes import (
     sample_attributes,
     species,
 )
-from t2ilib.data.toy_captions import caption, captions, compose, parse
-from t2ilib.data.toy_render import render
+from t2ilib.data.toy.captions import caption, captions, compose, parse
+from t2ilib.data.toy.render import render
 from t2ilib.errors import InputError
 
 __all__ = [

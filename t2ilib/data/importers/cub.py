@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from t2ilib.data import safe
+from t2ilib.data import archives, pickles
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.data.folder import decode, keep_present
+from t2ilib.data.importers.folder import decode, keep_present
 from t2ilib.errors import InputError
 from t2ilib.files import sha256
 
@@ -82,23 +82,23 @@ def _entries(folder: Path, numbers: dict[str, int]) -> list[Entry]:
     halves = _table(folder / "CUB_200_2011" / HALVES)
     entries = [Entry(name, "train" if halves.get(number) == "1" else "test") for name, number in numbers.items()]
     for entry in entries:
-        safe.check_name(entry.name, folder / "CUB_200_2011" / "images.txt")
+        archives.check_name(entry.name, folder / "CUB_200_2011" / "images.txt")
     return entries
 
 
 def _pickled_names(path: Path) -> list[str]:
-    names = safe.restricted_load(path)
+    names = pickles.restricted_load(path)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: not a list of file names; get AttnGAN's metadata again")
     _check_classes(path.parent / "class_info.pickle", names)
-    return [safe.check_name(name, path) for name in names]
+    return [archives.check_name(name, path) for name in names]
 
 
 def _check_classes(path: Path, names: list[str]) -> None:
     """Check that the class numbers beside the names agree with the names' folders, "002.Laysan_Albatross/..."."""
     if not path.is_file():
         return
-    classes = safe.restricted_load(path)
+    classes = pickles.restricted_load(path)
     if not isinstance(classes, list) or len(classes) < len(names):
         raise InputError(f"{path}: not a list of a class number for each file name; get AttnGAN's metadata again")
     for name, number in zip(names, classes, strict=False):  # the list may go on

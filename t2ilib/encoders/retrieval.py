@@ -8,22 +8,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
+from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.errors import InputError
-from t2ilib.text.clip import CLIPEncoder
+from t2ilib.pictures import to_float
 
 
 @torch.no_grad()
-def retrieval(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 100, seed: int = 0) -> dict[str, float]:
+def retrieval(
+    encoder: CLIPEncoder, dataset: CaptionedImages, count: int | None = None, seed: int = 0
+) -> dict[str, float]:
     """Return the share (0 to 1) of queries whose own picture has the highest cosine among `count` pictures.
 
-    The pictures are drawn from `dataset`, all with distinct attributes (or distinct first captions, where there are no
-    attributes). Queries: "full", the first caption, which mentions most; "random", one caption by chance, which may
-    well fit several pictures; "average", the mean direction of all captions of the picture.
+    The pictures are drawn from `dataset`: 100, or all where there are fewer, unless `count` says how many. They have
+    distinct attributes (or distinct first captions, where there are no attributes). Queries: "full", the first caption,
+    which mentions most; "random", one caption by chance, which may well fit several pictures; "average", the mean
+    direction of all captions of the picture.
     """
+    count = count or min(100, len(first_of_each(dataset)))
     chosen = distinct_pictures(dataset, count, seed)
     random = np.random.default_rng(seed)
-    pictures = torch.from_numpy(chosen.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    batches = [encoder.encode_images(batch.to(encoder.device)) for batch in pictures.split(100)]
+    batches = [encoder.encode_images(batch.to(encoder.device)) for batch in to_float(chosen.images).split(100)]
     images = F.normalize(torch.cat(batches), dim=-1)
 
     def share(pick: Callable[[list[str]], list[str]]) -> float:

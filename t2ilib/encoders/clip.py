@@ -5,38 +5,38 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 project ships to the released ones.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from t2ilib import weights
+from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
-from t2ilib.files import atomic, write_json
-from t2ilib.text.encoder import TextFeatures
-from t2ilib.text.tokens import WordTokenizer
+from t2ilib.features import Text
+from t2ilib.pictures import resized
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT, VERSION = "t2ilib-clip", 1
+KIND = "t2ilib-clip"
 
 
 def to_unit_range(images: Tensor, size: int) -> Tensor:
     """Resize pictures (B, 3, H, W) in [-1, 1] to (B, 3, size, size) and map them to [0, 1]: black is 0, white is 1.
 
-    Antialiased bicubic on the pictures' device, differentiable. Bicubic overshoots a little at sharp edges; the values
-    are not clamped there, so that the gradient is never cut. In float32 at least: CPUs do not resize bfloat16.
+    Antialiased, differentiable, not clamped where bicubic overshoots: see `t2ilib.pictures.resized`.
     """
-    images = images.to(torch.promote_types(images.dtype, torch.float32))
-    if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
-    return (images + 1) / 2
+    return (resized(images, size) + 1) / 2
+
+
+def to_clip_range(images: Tensor, size: int, mean: Tensor, std: Tensor) -> Tensor:
+    """Return what a CLIP is shown of pictures (B, 3, H, W) in [-1, 1]: in [0, 1], then standardised per channel."""
+    return (to_unit_range(images, size) - mean) / std
 
 
 class CLIPEncoder(nn.Module):
@@ -57,13 +57,16 @@ class CLIPEncoder(nn.Module):
         super().__init__()
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.name = config["name"]
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        device = next(model.parameters()).device
+        self.register_buffer("mean", torch.tensor(mean, device=device).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device=device).view(3, 1, 1), persistent=False)
         size = model.visual.image_size
         self.image_size = size if isinstance(size, int) else size[0]
         self.requires_grad_(False)
         self.eval()
-        self.sentence_dim = self.encode(["a bird"]).sentence.shape[1]
+        probe = self.encode(["a bird"])
+        self.sentence_dim = probe.sentence.shape[1]
+        self.word_dim = None if probe.words is None else probe.words.shape[2]
 
     def train(self, mode: bool = True) -> "CLIPEncoder":
         """Stay in evaluation mode, whatever `mode` says."""
@@ -77,14 +80,10 @@ class CLIPEncoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of configuration and weights."""
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return weights.digest(self.model.state_dict(), json.dumps(self.config, sort_keys=True))
 
     @torch.no_grad()
-    def encode(self, captions: Sequence[str]) -> TextFeatures:
+    def encode(self, captions: Sequence[str]) -> Text:
         """Return sentence (B, D), words (B, T, D) and mask (B, T), True at padding.
 
         The sentence is the pooled embedding before normalisation. Words are the states after the last layer norm, one
@@ -101,13 +100,12 @@ class CLIPEncoder(nn.Module):
             if hook:
                 hook.remove()
         if not states or states[0].shape[:2] != tokens.shape:
-            return TextFeatures(sentence)
-        return TextFeatures(sentence, self._project(states[0]), self._padding(tokens))
+            return Text(sentence)
+        return Text(sentence, self._project(states[0]), self._padding(tokens))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return embeddings (B, D), not normalised, of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
-        pixels = to_unit_range(images, self.image_size)
-        return self.model.encode_image((pixels - self.mean) / self.std)
+        return self.model.encode_image(to_clip_range(images, self.image_size, self.mean, self.std))
 
     def similarity(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """Return the cosine (B,) between picture i of (B, 3, H, W) in [-1, 1] and caption i; differentiable."""
@@ -142,6 +140,25 @@ class CLIPEncoder(nn.Module):
         return torch.arange(tokens.shape[1], device=tokens.device) > last[:, None]
 
 
+def describe(config: Any, vocabulary: Sequence[str]) -> dict:
+    """Return what config.json holds of a new CLIP with the sizes of `config`, a `ClipConfig`, and these words."""
+    vision = {"image_size": config.image_size, "patch_size": config.patch_size, "patch_dropout": config.patch_dropout}
+    layers = config.image_layers if isinstance(config.image_layers, int) else list(config.image_layers)
+    vision |= {"width": config.image_width, "layers": layers, "head_width": 32}
+    text = {"context_length": config.context_length, "vocab_size": len(SPECIAL) + len(vocabulary)}
+    text |= {"width": config.text_width, "layers": config.text_layers, "heads": config.text_width // 32}
+    text |= {"pool_type": "eos", "eos_id": END, "pad_id": PAD}
+    return {
+        **weights.described(KIND),
+        "name": config.name,
+        "model": {"embed_dim": config.embed_dim, "vision_cfg": vision, "text_cfg": text},
+        "mean": list(OPENAI_DATASET_MEAN),
+        "std": list(OPENAI_DATASET_STD),
+        "vocabulary": list(vocabulary),
+        "training": asdict(config),
+    }
+
+
 def build_encoder(config: dict) -> CLIPEncoder:
     """Return an encoder with fresh weights from the configuration of a saved folder."""
     model = CLIP(**config["model"])
@@ -150,29 +167,17 @@ def build_encoder(config: dict) -> CLIPEncoder:
 
 
 def save_encoder(encoder: CLIPEncoder, folder: str | Path) -> None:
-    """Write config.json and model.safetensors into `folder`, each atomically; half precision is enough to read with."""
-    folder = Path(folder)
-    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in encoder.model.state_dict().items()}
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
-    write_json(folder / CONFIG, encoder.config)
+    """Write the encoder to `folder`, in half precision."""
+    weights.save_network(folder, KIND, encoder.config, encoder.model)
 
 
 def open_encoder(folder: str | Path) -> CLIPEncoder:
     """Read an encoder that `save_encoder` wrote; `InputError` names the file that is missing or damaged."""
-    folder = Path(folder)
-    for path in (folder / CONFIG, folder / WEIGHTS):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; a folder written by train_clip holds {CONFIG} and {WEIGHTS}")
+    remedy = "train the encoder again (t2i train clip)"
+    config = weights.read_config(folder, KIND, remedy)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if (config["format"], config["version"]) != (FORMAT, VERSION):
-            raise InputError(f"{folder / CONFIG}: not written by this version of train_clip; train the encoder again")
         encoder = build_encoder(config)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder / CONFIG}: damaged ({error!r}); train the encoder again") from error
-    try:
-        encoder.model.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS}: damaged ({error}); train the encoder again") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{Path(folder) / weights.CONFIG}: damaged ({error!r}); {remedy}") from error
+    weights.load_weights(folder, encoder.model, remedy)
     return encoder

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from t2ilib.data.toy_attributes import ATTRIBUTES, COLOUR_ATTRIBUTES, COLOURS, NAMES, describe, mixed
+from t2ilib.data.toy.attributes import ATTRIBUTES, COLOUR_ATTRIBUTES, COLOURS, NAMES, describe, mixed
 from t2ilib.errors import InputError
 
 WAYS_TO_SAY = {  # value -> phrases

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2ilib.data.toy_attributes import hashed
+from t2ilib.data.toy.attributes import hashed
 
 Array = np.ndarray
 

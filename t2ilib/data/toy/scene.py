@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t2ilib.data.toy_shapes import (
+from t2ilib.data.toy.shapes import (
     Array,
     Frame,
     blend,

@@ -10,8 +10,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
+from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.errors import InputError
-from t2ilib.text.clip import CLIPEncoder
 
 
 def load_released(

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from t2ilib.data import safe
+from t2ilib.data import archives, decoding
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
 from t2ilib.files import sha256
@@ -89,9 +89,9 @@ def open_files(path: Path) -> Iterator[Files]:
         names = sorted(file.relative_to(path).as_posix() for file in found)
         yield Files(names, lambda name: (path / name).is_file(), lambda name: (path / name).read_bytes())
     else:
-        with safe.open_archive(path) as archive:
+        with archives.open_archive(path) as archive:
             names = archive.namelist()
-            yield Files(names, set(names).__contains__, lambda name: safe.read_member(archive, name))
+            yield Files(names, set(names).__contains__, lambda name: archives.read_member(archive, name))
 
 
 def keep_present(names: Sequence[str], exists: Callable[[str], bool], where: Path, allow_missing: bool) -> list[int]:
@@ -121,9 +121,9 @@ def decode(
     images = np.empty((len(names), size, size, 3), dtype=np.uint8)
 
     def place(index: int) -> None:
-        picture = safe.read_picture(read(names[index]), f"{where}/{names[index]}")
+        picture = decoding.read_picture(read(names[index]), f"{where}/{names[index]}")
         box = crop(index, *picture.size) if crop else None
-        images[index] = safe.square(picture, size, box)
+        images[index] = decoding.square(picture, size, box)
 
     with ThreadPoolExecutor() as pool:
         done = pool.map(place, range(len(names)))
@@ -157,7 +157,7 @@ def _record(line: str, folder: PurePosixPath, where: str) -> tuple[str, Record]:
         raise InputError(f"{where}: not JSON ({error}); write one object per line") from None
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise InputError(f'{where}: has no "file_name"; name the picture, relative to {METADATA}')
-    name = str(folder / safe.check_name(row["file_name"], where))
+    name = str(folder / archives.check_name(row["file_name"], where))
     label, number = row.get("class"), row.get("class_id")
     if not isinstance(label, str | None) or not isinstance(number, int | None) or isinstance(number, bool):
         raise InputError(f'{where}: "class" must be a string and "class_id" a whole number')

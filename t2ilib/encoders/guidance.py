@@ -5,15 +5,15 @@ inside the paper, by GALIP. The equation is `t2ilib.losses.clip_loss`; here are 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from t2ilib import losses
+from t2ilib.encoders.encoder import PictureEncoder, sees
 from t2ilib.errors import InputError
-from t2ilib.text.clip import CLIPEncoder
+from t2ilib.features import Batch
+from t2ilib.pictures import resized
 
 SMALLEST_CROP = 0.7  # of the side; smaller ones lose the parts that a caption names
 
@@ -22,25 +22,29 @@ SMALLEST_CROP = 0.7  # of the side; smaller ones lose the parts that a caption n
 class ClipGuidance:
     """A CLIP loss with its weight; call it with fakes and their batch."""
 
-    encoder: CLIPEncoder  # on the device of the pictures
+    encoder: PictureEncoder  # frozen, on the device of the pictures
     weight: float = 0.01  # lambda
-    start: int = 0  # steps of training without it
-    ramp: int = 0  # steps over which the weight then rises to `weight`
+    start: int = 0  # generator steps without it
+    ramp: int = 0  # generator steps over which the weight then rises to `weight`
     crops: int = 0  # random crops scored beside the whole picture: harder to fool than one fixed view
     released: bool = False  # the term as the released code computes it: a constant, without gradient
 
     def __post_init__(self) -> None:
         """Raise InputError for an encoder that cannot see, and for impossible numbers."""
-        if not hasattr(self.encoder, "encode_images"):
+        if not sees(self.encoder):
             raise InputError(f"clip.encoder: {self.encoder.name} reads text only; choose a CLIP")
         for name in ("weight", "start", "ramp", "crops"):
             if getattr(self, name) < 0:
                 raise InputError(f"clip.{name}: {getattr(self, name)} must not be negative")
 
-    def __call__(self, fakes: Tensor, batch: Any) -> Tensor:
+    def __deepcopy__(self, memo: dict) -> "ClipGuidance":
+        """Share the encoder: copies of a system do not own it."""
+        return self
+
+    def __call__(self, fakes: Tensor, batch: Batch) -> Tensor:
         """Return the weighted loss (scalar) of pictures (B, 3, H, W) in [-1, 1].
 
-        `batch.target` (B, D) are the captions' features by the same encoder, `batch.step` counts from 0.
+        `batch.target` (B, D) are the captions' features by the same encoder; `batch.step` counts generator steps.
         """
         weight = self.weight * self.share(batch.step)
         if self.released:
@@ -63,7 +67,7 @@ def random_crop(images: Tensor, smallest: float = SMALLEST_CROP) -> Tensor:
 
 
 @torch.no_grad()
-def released_clip_loss(encoder: CLIPEncoder, images: Tensor, texts: Tensor) -> Tensor:
+def released_clip_loss(encoder: PictureEncoder, images: Tensor, texts: Tensor) -> Tensor:
     """Return mean (1 - cos) the way the released CLIP-enhanced DF-GAN does: without any gradient, of wrapped pixels.
 
     Its pictures leave the graph, go to the CPU and become 8-bit ones by x * 255, as if they lay in [0, 1]: the dark
@@ -71,7 +75,6 @@ def released_clip_loss(encoder: CLIPEncoder, images: Tensor, texts: Tensor) -> T
     these. What is added to the loss is a number that the generator's weights cannot change.
     """
     wrapped = (images.detach().float().cpu() * 255).to(torch.int64).remainder(256).float() / 255  # [0, 1]
-    size = (encoder.image_size, encoder.image_size)
-    pixels = F.interpolate(wrapped, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    pixels = resized(wrapped, encoder.image_size, mode="bilinear")  # the released code resizes PIL pictures so
     embedded = encoder.encode_images(pixels.to(encoder.device) * 2 - 1)
     return losses.clip_loss(embedded, texts)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -16,20 +16,9 @@ from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
+from t2ilib.features import Text
 from t2ilib.files import atomic
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """What an encoder says about B captions."""
-
-    sentence: Tensor  # (B, D) one vector per caption, not normalised
-    words: Tensor | None = None  # (B, T, Dw) one vector per token
-    mask: Tensor | None = None  # (B, T) bool, True = padding
-
-    def to(self, device: torch.device | str) -> "TextFeatures":
-        """Return the same features on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in _tensors(self).items()})
+from t2ilib.weights import digest
 
 
 @dataclass(frozen=True)
@@ -56,23 +45,45 @@ class CaptionFeatures:
         """Number of pictures."""
         return len(self.offsets) - 1
 
-    def to(self, device: torch.device | str) -> "CaptionFeatures":
-        """Return the same features on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in _tensors(self).items()})
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields that are there."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) is not None}
 
 
 class TextEncoder(Protocol):
-    """A frozen network that turns captions into features."""
+    """A frozen network that turns captions into features, and all that is asked of one."""
 
-    name: str
-    sentence_dim: int
+    name: str  # enters file names and reports
+    sentence_dim: int  # D, length of a sentence feature
+    word_dim: int | None  # Dw, length of a word feature; None: it gives none
+    device: torch.device  # where the weights are
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of configuration and weights: equal digests give equal features."""
 
-    def encode(self, captions: Sequence[str]) -> TextFeatures:
-        """Return the features of B captions."""
+    def encode(self, captions: Sequence[str]) -> Text:
+        """Return the features of B captions, on the encoder's device."""
+
+    def unknown(self, caption: str) -> list[str]:
+        """Return the words of `caption` that it does not know."""
+
+    def to(self, device: torch.device | str) -> "TextEncoder":
+        """Return the encoder on another device."""
+
+
+class PictureEncoder(TextEncoder, Protocol):
+    """An encoder that sees, too: a CLIP."""
+
+    image_size: int  # pixels, to which it resizes what it is shown
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return embeddings (B, D), not normalised, of pictures (B, 3, H, W) in [-1, 1]; differentiable."""
+
+
+def sees(encoder: TextEncoder | None) -> bool:
+    """Say whether an encoder is a `PictureEncoder`."""
+    return hasattr(encoder, "encode_images")
 
 
 def encode_dataset(
@@ -92,36 +103,28 @@ def encode_dataset(
     rows = torch.tensor([row_of[caption] for captions in dataset.captions for caption in captions], dtype=torch.int64)
     counts = torch.tensor([0, *map(len, dataset.captions)])
     features = _cached(encoder, distinct, cache_folder, batch_size, words)
-    expanded = {name: tensor[rows] for name, tensor in _tensors(features).items()}
+    expanded = {name: tensor[rows] for name, tensor in features.tensors().items()}
     return CaptionFeatures(offsets=counts.cumsum(0), **expanded)
 
 
-def encode_all(
-    encoder: TextEncoder, captions: Sequence[str], batch_size: int = 256, words: bool = False
-) -> TextFeatures:
+def encode_all(encoder: TextEncoder, captions: Sequence[str], batch_size: int = 256, words: bool = False) -> Text:
     """Encode any number of captions in batches; words are cut to the longest caption. The result lies on the CPU."""
     if not captions:
         raise InputError("captions: there are none to encode")
     batches = [encoder.encode(captions[i : i + batch_size]).to("cpu") for i in range(0, len(captions), batch_size)]
     sentence = torch.cat([batch.sentence for batch in batches])
     if not words:
-        return TextFeatures(sentence)
+        return Text(sentence)
     if any(batch.words is None for batch in batches):
         raise InputError(f"{encoder.name}: this encoder has no word features; ask for words=False")
     mask = torch.cat([batch.mask for batch in batches])
     longest = int((~mask).sum(1).max())
-    return TextFeatures(sentence, torch.cat([batch.words[:, :longest] for batch in batches]), mask[:, :longest])
-
-
-def _tensors(features: TextFeatures | CaptionFeatures) -> dict[str, Tensor]:
-    """Return the fields that are there."""
-    values = {field.name: getattr(features, field.name) for field in fields(features)}
-    return {name: value for name, value in values.items() if value is not None}
+    return Text(sentence, torch.cat([batch.words[:, :longest] for batch in batches]), mask[:, :longest])
 
 
 def _cached(
     encoder: TextEncoder, captions: list[str], cache_folder: str | Path | None, batch_size: int, words: bool
-) -> TextFeatures:
+) -> Text:
     """Return the features from the cache, or compute them and fill it."""
     if cache_folder is None:
         return encode_all(encoder, captions, batch_size, words)
@@ -135,22 +138,13 @@ def _cached(
     return features
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Return the SHA-256 of names and contents."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _write(path: Path, features: TextFeatures) -> None:
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(features).items()}
+def _write(path: Path, features: Text) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in features.tensors().items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"sha256": _digest(tensors)})
+        save_file(tensors, temporary, metadata={"sha256": digest(tensors)})
 
 
-def _read(path: Path) -> TextFeatures | None:
+def _read(path: Path) -> Text | None:
     """Return what the cache file holds, or None where it is absent or damaged."""
     if not path.is_file():
         return None
@@ -160,4 +154,4 @@ def _read(path: Path) -> TextFeatures | None:
             expected = (file.metadata() or {}).get("sha256")
     except (SafetensorError, OSError):
         return None
-    return TextFeatures(**tensors) if expected == _digest(tensors) else None
+    return Text(**tensors) if expected == digest(tensors) else None

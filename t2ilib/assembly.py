@@ -1,0 +1,157 @@
+"""From a recipe to its parts: pictures, encoders by role, and the task, ready to be trained or to paint."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2ilib import data, encoders, files, models
+from t2ilib.data.batches import Augment, Batches
+from t2ilib.data.captioned import CaptionedImages
+from t2ilib.devices import this_process
+from t2ilib.encoders.contrastive import Contrastive
+from t2ilib.encoders.encoder import CaptionFeatures, TextEncoder
+from t2ilib.encoders.guidance import ClipGuidance
+from t2ilib.errors import InputError
+from t2ilib.metrics.judge_training import JudgeTraining
+from t2ilib.task import System, Task
+from t2ilib.training.recipe import TRAINED_HERE, Recipe, load_recipe
+from t2ilib.training.run import ENCODERS, Run
+
+TASKS: dict[str, type[Task]] = {**models.SYSTEMS, "clip": Contrastive, "judge": JudgeTraining}
+ROLES = (
+    "text",
+    "clip",
+    "damsm",
+    "judge",
+    "start",
+)  # what an encoder can be for; "start": a CLIP that is trained further
+
+
+@dataclass
+class Experiment:
+    """What a recipe names, loaded."""
+
+    recipe: Recipe
+    run: Run
+    training: CaptionedImages  # the split that is trained on
+    reference: CaptionedImages  # the split that captions for samples and metrics are drawn from
+    encoders: dict[str, TextEncoder]  # by role; frozen, on this process's device
+    task: Task
+
+    @property
+    def is_system(self) -> bool:
+        """Whether the task paints."""
+        return isinstance(self.task, System)
+
+
+def assemble(recipe: Recipe, folder: str | Path) -> Experiment:
+    """Load pictures and encoders, build the task; the encoders that are trained for this run must be there already."""
+    check(recipe)
+    with this_process().main_process_first():
+        dataset = data.load(recipe.data.source, recipe.data.size, **recipe.data.options)
+        training, reference = dataset.split(recipe.data.split), reference_split(dataset, recipe)
+        run = Run.create(folder, recipe)
+    found = {role: encoder.to(this_process().device) for role, encoder in load_encoders(recipe, run.folder).items()}
+    torch.manual_seed(recipe.training.seed)
+    return Experiment(recipe, run, training, reference, found, build(recipe, found, training))
+
+
+def check(recipe: Recipe) -> None:
+    """Raise InputError for an unknown task, an unknown role, and sizes that contradict each other."""
+    if recipe.task not in TASKS:
+        raise InputError(f"{recipe.task}: no such task; choose among {', '.join(TASKS)}")
+    if unknown := [role for role in recipe.encoders if role not in ROLES]:
+        raise InputError(f"encoders: unknown role {', '.join(unknown)}; there are {', '.join(ROLES)}")
+    side, given = recipe.data.crop or recipe.data.size, recipe.model.get("image_size")
+    if is_system(recipe) and given not in (None, side):
+        raise InputError(
+            f"model.image_size = {given}, but data.crop and data.size say {side}; drop it, or change those"
+        )
+
+
+def is_system(recipe: Recipe) -> bool:
+    """Whether the recipe's task paints."""
+    return issubclass(TASKS[recipe.task], System)
+
+
+def build(recipe: Recipe, found: Mapping[str, TextEncoder], dataset: CaptionedImages | None = None) -> Task:
+    """Return the recipe's task with fresh weights, the CLIP loss included; `found` are its encoders by role."""
+    values: dict[str, Any] = dict(recipe.model)
+    if is_system(recipe):
+        values["image_size"] = recipe.data.crop or recipe.data.size
+    task = TASKS[recipe.task].build(values, found, dataset)
+    if recipe.clip.weight:
+        task.guidance = ClipGuidance(found["clip"], **asdict(recipe.clip))
+    return task
+
+
+def build_system(recipe: Recipe, folder: Path | None) -> tuple[System, dict[str, TextEncoder]]:
+    """Return the recipe's system with fresh weights and its encoders by role, on the CPU, without any pictures."""
+    check(recipe)
+    if not is_system(recipe):
+        raise InputError(f"{recipe.task}: paints nothing; choose a run of {', '.join(models.SYSTEMS)}")
+    found = load_encoders(recipe, folder, TASKS[recipe.task].encoders)
+    return TASKS[recipe.task].build({**recipe.model, "image_size": recipe.data.crop or recipe.data.size}, found), found
+
+
+def load_encoders(recipe: Recipe, folder: Path | None, roles: tuple[str, ...] = ()) -> dict[str, TextEncoder]:
+    """Return the encoders of `roles`, by default of all that a run needs; roles of one encoder share it."""
+    needed = roles or tuple(dict.fromkeys((*TASKS[recipe.task].encoders, *recipe.encoders)))
+    if is_system(recipe) and not roles:
+        needed = tuple(dict.fromkeys((*needed, "judge", *(["clip"] if recipe.clip.weight else []))))
+    owners = {role: recipe.encoder(role)[0] for role in needed}
+    loaded = {owner: load_encoder(recipe, owner, folder) for owner in dict.fromkeys(owners.values())}
+    return {role: loaded[owner] for role, owner in owners.items()}
+
+
+def load_encoder(recipe: Recipe, role: str, folder: Path | None) -> TextEncoder:
+    """Return the encoder that serves `role`, on the CPU; one that was trained for the run lies in its folder."""
+    owner, settings = recipe.encoder(role)
+    if settings.name != TRAINED_HERE:
+        return encoders.load_encoder(settings.name, **settings.options)
+    if folder is None:
+        raise InputError(f"encoders.{owner}: {TRAINED_HERE} lies in the run folder, with its weights; give the folder")
+    return encoders.load_encoder(str(folder / ENCODERS / owner))
+
+
+def encoder_recipe(recipe: Recipe, role: str) -> Recipe:
+    """Return the recipe of the CLIP that is trained for a run: its pictures, and the options that the role gives."""
+    options = dict(recipe.encoders[role].options)
+    pictures = {f"data.{key}": getattr(recipe.data, key) for key in ("source", "size", "split", "reference", "options")}
+    return load_recipe(options.pop("recipe", "clip_small"), **pictures, **options)
+
+
+def make_batches(experiment: Experiment) -> Batches:
+    """Return the experiment's batches for this process, captions encoded once and kept under DATA/text."""
+    recipe, process, features, targets = experiment.recipe, this_process(), None, None
+    with process.main_process_first():
+        if experiment.is_system:
+            features = encoded(experiment.encoders["text"], experiment.training, experiment.task.needs.words)
+        if recipe.clip.weight:
+            targets = encoded(experiment.encoders["clip"], experiment.training)
+    return Batches(
+        experiment.training,
+        features,
+        experiment.task.config.batch_size,
+        process.device,
+        needs=experiment.task.needs,
+        targets=targets,
+        augment=Augment(recipe.data.crop or None, recipe.data.flip, recipe.data.shift),
+        seed=recipe.training.seed,
+        rank=process.process_index,
+        world=process.num_processes,
+    )
+
+
+def encoded(encoder: TextEncoder, dataset: CaptionedImages, words: bool = False) -> CaptionFeatures:
+    """Return the features of all captions, from the cache where they lie there."""
+    return encoders.encode_dataset(encoder, dataset, cache_folder=files.DATA / "text", words=words)
+
+
+def reference_split(dataset: CaptionedImages, recipe: Recipe, split: str | None = None) -> CaptionedImages:
+    """Return the split that is measured against, cut to the size that the system draws."""
+    reference = dataset.split(split or recipe.data.reference)
+    return reference.centre_crop(recipe.data.crop) if recipe.data.crop else reference

@@ -1,0 +1,86 @@
+"""Readers for zip archives that strangers made: every member's name, kind and size is checked before it is unpacked.
+
+Whatever is wrong becomes an `InputError` that names the archive and the member.
+"""
+
+import re
+import shutil
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from t2ilib.errors import InputError
+
+MEMBER_LIMIT = 2 << 30  # unpacked bytes of one member of an archive
+TOTAL_LIMIT = 256 << 30  # unpacked bytes of a whole archive
+RATIO_LIMIT, RATIO_FROM = 250, 16 << 20  # a member larger than the second shrinks by the first at most
+
+
+def check_name(name: str, inside: str | Path) -> str:
+    """Return a relative path as written in a list or archive, normalised; `InputError` when it could lead outside."""
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\\" in name:
+        raise InputError(f"{inside}: the name {name!r} leads outside; use relative names with '/' and without '..'")
+    if any(ord(letter) < 32 for letter in name):
+        raise InputError(f"{inside}: the name {name!r} holds control characters; rename that file")
+    return str(path)
+
+
+def open_archive(path: str | Path) -> zipfile.ZipFile:
+    """Open a zip archive after checking every member's name, kind and declared size; `InputError` names the member."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable zip archive ({error}); get it again") from error
+    try:
+        for member in archive.infolist():
+            _check_member(member, path)
+        total = sum(member.file_size for member in archive.infolist())
+        if total > TOTAL_LIMIT:
+            raise InputError(f"{path}: unpacks to {total >> 30} GiB, over the limit of {TOTAL_LIMIT >> 30}; split it")
+    except InputError:
+        archive.close()
+        raise
+    return archive
+
+
+def _check_member(member: zipfile.ZipInfo, path: str | Path) -> None:
+    check_name(member.filename, path)
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise InputError(f"{path}: member {member.filename!r} is a link or device; pack the file itself")
+    if member.flag_bits & 1:
+        raise InputError(f"{path}: member {member.filename!r} is encrypted; unpack the archive and pack it openly")
+    bomb = member.file_size > RATIO_FROM and member.file_size > RATIO_LIMIT * member.compress_size
+    if bomb or member.file_size > MEMBER_LIMIT:
+        size = f"{member.compress_size} bytes that unpack to {member.file_size}"
+        raise InputError(f"{path}: member {member.filename!r} has {size}, a decompression bomb; remove it")
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return the bytes of one member; `InputError` when it is missing or damaged."""
+    try:
+        return archive.read(name)
+    except KeyError:
+        raise FileNotFoundError(name) from None
+    except Exception as error:  # zlib, lzma and zipfile each have their own
+        raise InputError(f"{archive.filename}: member {name!r} is damaged ({error}); get the archive again") from error
+
+
+def extract(path: str | Path, folder: str | Path) -> None:
+    """Unpack a zip archive into a new or empty `folder`, checked as by `open_archive`; a failure leaves nothing."""
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: not empty; choose a new folder")
+    with open_archive(path) as archive:
+        try:
+            for member in archive.infolist():
+                target = folder / check_name(member.filename, path)
+                (target if member.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
+                if not member.is_dir():
+                    target.write_bytes(read_member(archive, member.filename))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise

@@ -1,0 +1,156 @@
+"""A reader for pickles that strangers made: plain data is read, anything else is refused before it can act.
+
+Whatever is wrong becomes an `InputError` that names the file; nothing in it is ever executed.
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from t2ilib.errors import InputError
+
+LIMIT = 256 << 20  # bytes of a pickle
+
+
+def restricted_load(path: str | Path) -> object:
+    """Return what a pickle holds: lists, tuples, dicts, strings, bytes, numbers, None and numpy numbers, nothing else.
+
+    Strings written by Python 2 are read as latin-1. Every other content raises `InputError` before it can do anything.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LIMIT:
+            raise InputError(f"{path}: larger than {LIMIT >> 20} MiB; not a list of names or numbers, check it")
+        with open(path, "rb") as file:
+            value = _Unpickler(file, encoding="latin-1").load()
+        _check_plain(value)
+        return value
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except _Refused as error:
+        raise InputError(f"{path}: refused, it holds {error}; only lists, strings and numbers are read") from None
+    except Exception as error:  # a malformed pickle can fail in any way
+        raise InputError(f"{path}: not a readable pickle ({type(error).__name__}: {error}); get it again") from error
+
+
+class _Refused(Exception):
+    """A pickle asks for something that is not data."""
+
+
+def _check_plain(value: object) -> None:
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, (list, tuple, dict)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+        elif not isinstance(item, (list, tuple, dict, str, bytes, int, float, np.generic, type(None))):
+            raise _Refused("an object that is not data")
+
+
+class _Kind:
+    """Stands for a numpy dtype while unpickling."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"[<>|=]?([iufc](1|2|4|8|16)|b1|\?)", str(code)):
+            raise _Refused(f"a numpy value of type {code!r}")
+        self.dtype = np.dtype(code)
+
+
+def _scalar(kind: _Kind, data: str | bytes) -> np.generic:
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    if len(data) != kind.dtype.itemsize:
+        raise _Refused("a numpy number of the wrong length")
+    return np.frombuffer(data, kind.dtype)[0]
+
+
+def _encode(text: str, _: str = "latin-1") -> bytes:
+    return text.encode("latin-1")  # how Python 3 writes bytes with old protocols
+
+
+def _no_bytes() -> bytes:
+    return b""  # and how it writes none
+
+
+ADMITTED = {
+    ("__builtin__", "bytes"): _no_bytes,
+    ("numpy", "dtype"): _Kind,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's own reference unpickler (its memo cannot be blown up), without the opcodes that data does not need."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        if (module, name) not in ADMITTED:
+            raise _Refused(f"a reference to {module}.{name}")
+        return ADMITTED[module, name]
+
+    def persistent_load(self, _: object) -> object:
+        raise _Refused("a persistent reference")
+
+    def refuse(self) -> None:
+        raise _Refused("an instruction that plain data does not need")
+
+    def load_build(self) -> None:
+        """Set the state of a dtype: its byte order, the second entry; no other object has a state here."""
+        state, kind = self.stack.pop(), self.stack[-1]
+        if type(kind) is not _Kind or not isinstance(state, tuple) or state[1] not in ("<", ">", "|", "="):
+            raise _Refused("an object with a state")
+        kind.dtype = kind.dtype.newbyteorder(state[1])
+
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if function not in ADMITTED.values():
+            raise _Refused("a call")
+        self.append(function(*arguments))
+
+    def load_setitem(self) -> None:
+        self._put([self.stack.pop(-2), self.stack.pop()])
+
+    def load_setitems(self) -> None:
+        self._put(self.pop_mark())
+
+    def load_append(self) -> None:
+        self._extend([self.stack.pop()])
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._put(items)
+
+    def _put(self, items: list) -> None:
+        keys, values = items[::2], items[1::2]
+        if type(self.stack[-1]) is not dict or not all(type(key) in (str, int, float, bytes) for key in keys):
+            raise _Refused("a dictionary whose keys are not names or numbers")
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    def _extend(self, items: list) -> None:
+        if type(self.stack[-1]) is not list:
+            raise _Refused("an object that is not a list")
+        self.stack[-1].extend(items)
+
+
+def _dispatch() -> dict:
+    data = "MARK STOP POP POP_MARK PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT"
+    data += " BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES"
+    data += " SHORT_BINBYTES BINBYTES8 TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST EMPTY_DICT GET BINGET"
+    data += " LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL"
+    kept = {getattr(pickle, name)[0] for name in data.split()}
+    table = {c: f if c in kept else _Unpickler.refuse for c, f in pickle._Unpickler.dispatch.items()}
+    own = ["build", "reduce", "setitem", "setitems", "append", "appends", "dict"]
+    return table | {getattr(pickle, name.upper())[0]: getattr(_Unpickler, f"load_{name}") for name in own}
+
+
+_Unpickler.dispatch = _dispatch()

@@ -1,0 +1,112 @@
+"""Measuring what a recipe trained: the systems by `t2ilib.metrics.evaluate`, other tasks by their own `measure`."""
+
+from collections.abc import Mapping
+
+import torch
+
+from t2ilib import data
+from t2ilib.assembly import Experiment, load_encoder, reference_split
+from t2ilib.data.batches import Batches
+from t2ilib.data.captioned import CaptionedImages
+from t2ilib.devices import CPU_BATCH
+from t2ilib.encoders import TextEncoder, encode_dataset
+from t2ilib.features import Needs
+from t2ilib.metrics.attributes import attribute_accuracy
+from t2ilib.metrics.evaluate import EvaluationSettings, evaluate
+from t2ilib.metrics.judge import load_judge
+from t2ilib.metrics.results import write_result
+from t2ilib.sampling import Sampler
+from t2ilib.task import Painter, System, Task
+
+
+def measure(experiment: Experiment, task: Task, step: int) -> dict[str, float]:
+    """Measure the task on the reference split, write the results file, return the numbers for the record.
+
+    A task that is no system is written into its run folder as well: a CLIP there can be used by others.
+    """
+    recipe, folder = experiment.recipe, experiment.run.folder
+    if not experiment.is_system:
+        numbers = task.measure(experiment.reference)
+        write_result(folder / "results", numbers, {"step": step, "reference_split": recipe.data.reference})
+        task.save(folder)
+    else:
+        wanted = recipe.evaluation
+        settings = EvaluationSettings(wanted.n, recipe.training.seed, truncation=wanted.truncation or None)
+        readers = experiment.encoders["text"], experiment.encoders["judge"]
+        result = _evaluate(task, experiment.reference, readers, settings)
+        write_result(folder / "results", result["metrics"], {**result["protocol"], "step": step})
+        numbers = headline(result["metrics"])
+    return {f"metric/{name}": value for name, value in numbers.items()}
+
+
+def evaluate_sampler(  # noqa: PLR0913
+    sampler: Sampler,
+    source: str | None = None,
+    split: str | None = None,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    truncation: float | None = None,
+    judge_encoder: TextEncoder | None = None,
+) -> dict[str, dict]:
+    """Evaluate a trained system on the reference split of its recipe, or of another source or split.
+
+    `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's where
+    none is given. Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
+    """
+    recipe = sampler.recipe
+    options = recipe.data.options if source is None else {}
+    dataset = data.load(source or recipe.data.source, recipe.data.size, **options)
+    cut = (recipe.evaluation.truncation if truncation is None else truncation) or None
+    judge_encoder = judge_encoder or load_encoder(recipe, "judge", sampler.folder)
+    reference, settings = reference_split(dataset, recipe, split), EvaluationSettings(n, seed, truncation=cut)
+    result = _evaluate(sampler, reference, (sampler.encoder, judge_encoder.to(sampler.device)), settings)
+    result["protocol"] |= {"system": recipe.task, "step": sampler.step}
+    return result
+
+
+class Probe:
+    """A quick look at a system while it trains, for chapters: a hook of the loop.
+
+    Captions and pictures are of a split that is not trained on. "mentioned": share of the mentioned attributes that the
+    pictures show; "body": that of the body's colour; "told apart": how often the discriminator gives the higher score
+    to the one of two real pictures that the caption belongs to (a coin: 0.5).
+    """
+
+    def __init__(self, dataset: CaptionedImages, encoder: TextEncoder, count: int = 200, seed: int = 0):
+        self.judge = load_judge(device=encoder.device)
+        self.captions = [own[0] for own in dataset.captions[:count]]
+        self.text, self.seed = encoder.encode(self.captions), seed
+        features = encode_dataset(encoder, dataset)
+        needs = Needs(mismatched=True)
+        self.pairs = Batches(dataset, features, count, encoder.device, needs=needs, seed=seed + 1).batch(0)
+
+    @torch.no_grad()
+    def __call__(self, step: int, system: System) -> dict[str, float]:
+        """Return the three numbers of a system in evaluation mode."""
+        noise = system.noise(len(self.captions), torch.Generator().manual_seed(self.seed), self.text.sentence.device)
+        parts = torch.arange(len(self.captions)).split(CPU_BATCH)
+        pictures = torch.cat([system.generate(self.text[part], noise[part]) for part in parts])
+        found = attribute_accuracy(self.judge, pictures, self.captions)
+        own, other = (system.score(images, self.pairs.text) for images in (self.pairs.images, self.pairs.mismatched))
+        told = ((own > other).float() + (own == other).float() / 2).mean().item()
+        body = found["attributes"].get("body", {"accuracy": float("nan")})["accuracy"]
+        return {"mentioned": found["mentioned"], "body": body, "told apart": told}
+
+
+def headline(metrics: Mapping) -> dict[str, float]:
+    """Return the few numbers of an evaluation that a record or a table shows."""
+    numbers = {
+        "attribute_accuracy": (metrics.get("attribute_accuracy") or {}).get("mentioned"),
+        "r_precision": (metrics.get("r_precision") or {}).get("mean"),
+    }
+    numbers |= {name: metrics.get(name) for name in ("clip_score", "toy_fd", "clip_fd", "diversity")}
+    return {name: value for name, value in numbers.items() if isinstance(value, float)}
+
+
+def _evaluate(
+    painter: Painter, reference: CaptionedImages, readers: tuple[TextEncoder, TextEncoder], settings: EvaluationSettings
+) -> dict[str, dict]:
+    encoder, judge_encoder = readers
+    judge = load_judge(device=encoder.device) if reference.attributes is not None else None
+    return evaluate(painter, reference, encoder, judge, settings, judge_encoder)

@@ -1,0 +1,130 @@
+"""One door for the checkpoints that the authors published: `load("dfgan", checkpoint)`.
+
+Each paper has a file here that says what its networks are called, how the released names become ours, and how sizes
+follow from shapes.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from t2ilib.errors import InputError
+from t2ilib.models import SYSTEMS, System
+from t2ilib.official.dfgan import DFGAN
+from t2ilib.official.gancls import GANCLS, WGAN
+from t2ilib.official.released import STRAY, Entries, Released
+
+LISTED = 5  # entries that an error message names before it counts the rest
+Checkpoint = str | Path | Mapping[str, Any]
+
+
+RELEASED: dict[str, Released] = {"gancls": GANCLS, "wgan": WGAN, "dfgan": DFGAN}
+
+
+def load(name: str, checkpoint: Checkpoint) -> System:
+    """Return system `name` with released weights, in evaluation mode, its sizes taken from the shapes.
+
+    `checkpoint` is a file (.safetensors, or what torch.save wrote: only tensors and plain containers are read), or a
+    mapping from networks to state dicts or files: {"generator": ..., "discriminator": ...}. A flat mapping has names
+    such as "generator.netG.0.weight". All may lie under "model", beside entries that are passed over. DataParallel's
+    "module." is dropped; a WGAN's "critic" is the discriminator.
+    Raises InputError for an unreadable file, and one for all missing, unexpected and misshapen entries together.
+    """
+    if name not in RELEASED:
+        raise InputError(f"{name}: no released checkpoints are known; choose among {', '.join(RELEASED)}")
+    released = RELEASED[name]
+    source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
+    entries = {released.ours(key): value for key, value in _flatten(checkpoint, released, source).items()}
+    config, problems = _fit(SYSTEMS[name], released, entries)
+    if problems:
+        networks = ", ".join(released.networks)
+        raise InputError(f"{source}: not a {name} checkpoint (networks: {networks}): {_describe(problems)}")
+    with next(iter(entries.values())).device:
+        system = SYSTEMS[name](config)
+    system.load_state_dict(entries, strict=False)  # counters alone may be missing
+    return system.eval()
+
+
+def _read(path: str | Path) -> Mapping[str, Any]:
+    """Return the mapping in a checkpoint file, on the CPU."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give the path of a checkpoint")
+    try:
+        safe = path.suffix == ".safetensors"
+        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in either parser
+        raise InputError(f"{path}: truncated, or not a checkpoint of plain tensors; download it again") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds a {type(content).__name__}; a checkpoint maps names to tensors")
+    return content
+
+
+def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Entries:
+    """Return {"network.released name": tensor}, with our names of the networks."""
+    entries = {}
+    content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    if isinstance(content.get("model"), Mapping):  # beside it lie optimisers and the epoch
+        content = content["model"]
+    for name, part in content.items():
+        value = _read(part) if isinstance(part, str | Path) else part
+        if isinstance(value, Mapping):
+            entries.update({f"{name}.{key.removeprefix('module.')}": tensor for key, tensor in value.items()})
+        else:
+            entries[name] = value
+    if other := [name for name, value in entries.items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{source}: {_list(other)} must be tensors; give the networks' state dicts alone")
+    if not entries:
+        raise InputError(f"{source}: no entries; give {{network: state dict}} for {', '.join(released.networks)}")
+    return _name_networks(entries, released.networks)
+
+
+def _name_networks(entries: Entries, networks: Mapping[str, str]) -> Entries:
+    """Drop `module.` and give networks our names; a second network for a place that is taken stays a stray."""
+    split = {tuple(name.removeprefix("module.").partition(".")[::2]): value for name, value in entries.items()}
+    present, places = {network for network, _ in split}, {}
+    for old, new in networks.items():
+        if old in present and new not in places.values():
+            places[old] = new
+    taken = set(places.values())
+    strays = {old: f"{STRAY}{old}" for old in present - set(places) if networks.get(old, old) in taken}
+    names = places | strays
+    return {f"{names.get(old, old)}.{rest.removeprefix('module.')}": value for (old, rest), value in split.items()}
+
+
+def _fit(system: type[System], released: Released, entries: Entries) -> tuple[Any, dict[str, list[str]]]:
+    """Return the configuration, default or inferred, that fits the entries best, and what still does not fit."""
+    configs = [system.Config()]
+    with suppress(ValueError, LookupError):  # another architecture's entries may suggest no sizes, or impossible ones
+        configs.append(released.config(entries))
+    found = [(config, _problems(system, config, released, entries)) for config in configs]
+    return min(found, key=lambda pair: sum(map(len, pair[1].values())))
+
+
+def _problems(system: type[System], config: Any, released: Released, entries: Entries) -> dict[str, list[str]]:
+    """Return the entries, under released names, in which a checkpoint differs from the system with this `config`."""
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in system(config).state_dict().items()}
+    missing = [name for name in wanted if name not in entries and not name.endswith("num_batches_tracked")]
+    shapes = {name: tuple(value.shape) for name, value in entries.items()}
+    misshapen = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
+    problems = {
+        "missing": [released.in_file(name) for name in missing],
+        "unexpected": [released.in_file(name) for name in shapes if name not in wanted],
+        "misshapen": [f"{released.in_file(name)} {shapes[name]}, not {wanted[name]}" for name in misshapen],
+    }
+    return {kind: names for kind, names in problems.items() if names}
+
+
+def _describe(problems: dict[str, list[str]]) -> str:
+    return "; ".join(f"{kind} {_list(names)}" for kind, names in problems.items())
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,0 +1,100 @@
+"""Frozen dataclasses from mappings: one reader of types for recipes, hyper-parameters and `--set`.
+
+Configuration has one direction: dataclass default < recipe YAML < explicit argument. Unknown keys raise.
+"""
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from t2ilib.errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+def read(cls: type[Settings], values: Any, where: str) -> Settings:
+    """Return a dataclass of `cls` from the mapping `values`, nested dataclasses included.
+
+    Whole numbers and numbers written as text become floats where floats belong (YAML takes 2e-4 for text), lists become
+    tuples. InputError names `where` and the key for an unknown key or a value of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: {values!r} is not a mapping; its keys are {', '.join(_names(cls))}")
+    _check_known(cls, values, where)
+    hints = get_type_hints(cls)
+    return cls(**{key: converted(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def override(node: Any, changes: Mapping[str, Any], where: str = "") -> Any:
+    """Return a copy of a dataclass with dotted keys replaced: `override(recipe, {"training.steps": 100})`."""
+    for key, value in changes.items():
+        node = _override(node, key.split("."), value, f"{where}{key}")
+    return node
+
+
+def converted(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` in the type `hint`, or raise InputError that names `where`."""
+    if is_dataclass(hint):
+        return value if isinstance(value, hint) else read(hint, {} if value is None else value, where)
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(inner, value, hint, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _as_tuple(inner, value, hint, where)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): converted(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) in (int, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise _wrong(hint, value, where) from None
+    if hint is Any or type(value) is hint or (hint is type(None) and value is None):
+        return value
+    raise _wrong(hint, value, where)
+
+
+def _first_that_fits(hints: tuple, value: Any, union: Any, where: str) -> Any:
+    for hint in hints:
+        try:
+            return converted(hint, value, where)
+        except InputError:
+            continue
+    raise _wrong(union, value, where)
+
+
+def _as_tuple(hints: tuple, value: list | tuple, hint: Any, where: str) -> tuple:
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    if len(hints) != len(value):
+        raise _wrong(hint, value, where)
+    return tuple(converted(inner, item, where) for inner, item in zip(hints, value, strict=True))
+
+
+def _override(node: Any, keys: list[str], value: Any, where: str) -> Any:
+    """Return `node`, a dataclass or a mapping, with the value at `keys` replaced."""
+    name, rest = keys[0], keys[1:]
+    if isinstance(node, Mapping):
+        return {**node, name: _override(node.get(name, {}), rest, value, where) if rest else value}
+    if not is_dataclass(node):
+        raise InputError(f"{where}: {name} does not belong here; it would lie inside {node!r}")
+    _check_known(type(node), [name], where)
+    old, hint = getattr(node, name), get_type_hints(type(node))[name]
+    if not rest and is_dataclass(old):
+        raise InputError(f"{where}: is a group; set one of its keys, as {where}.{fields(old)[0].name}")
+    new = _override(old, rest, value, where) if rest else value
+    return replace(node, **{name: converted(hint, new, where)})
+
+
+def _check_known(cls: type, keys: Any, where: str) -> None:
+    if unknown := [str(key) for key in keys if key not in _names(cls)]:
+        raise InputError(f"{where}: unknown key {', '.join(unknown)}; known are {', '.join(_names(cls))}")
+
+
+def _names(cls: type) -> list[str]:
+    return [item.name for item in fields(cls)]
+
+
+def _wrong(hint: Any, value: Any, where: str) -> InputError:
+    kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return InputError(f"{where}: {value!r} is not of type {kind}")
