@@ -24,6 +24,7 @@ TINY = {
     "training.sample_every": 4,
     "training.checkpoint_every": 2,
     "training.evaluate_every": 0,
+    "evaluation.n": 8,
 }
 
 
@@ -32,7 +33,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("branch") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
-        list(experiment.run_recipe(load_recipe("dfgan_toy", **TINY), folder, n=8))
+        list(experiment.run_recipe(load_recipe("dfgan_toy", **TINY), folder))
     return folder
 
 
@@ -45,18 +46,18 @@ def test_branch_from_an_old_checkpoint_repeats_the_run_to_the_bit(finished, tmp_
     old = finished / "checkpoints" / "step_00000002.safetensors"
     branch = Run.branch(old, tmp_path / "branch")
     assert branch.recipe == Run(finished).recipe
-    records = list(experiment.run_recipe(branch.recipe, branch.folder, n=8))
+    records = list(experiment.run_recipe(branch.recipe, branch.folder))
     assert [record["step"] for record in records] == [3, 4]
     whole, repeated = (Run(folder).restore()[0] for folder in (finished, branch.folder))
     assert [name for name in whole if not torch.equal(whole[name], repeated[name])] == []
 
 
 def test_branch_from_a_run_takes_its_newest_checkpoint_and_trained_encoders(finished, tmp_path):
-    (finished / "text").mkdir(exist_ok=True)
-    (finished / "text" / "config.json").write_text("{}")
+    (finished / "encoders" / "text").mkdir(parents=True, exist_ok=True)
+    (finished / "encoders" / "text" / "config.json").write_text("{}")
     branch = Run.branch(finished, tmp_path / "branch")
     assert [path.name for path in branch.checkpoints()] == ["step_00000004.safetensors"]
-    assert (branch.folder / "text" / "config.json").is_file()
+    assert (branch.folder / "encoders" / "text" / "config.json").is_file()
 
 
 def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):

@@ -46,7 +46,7 @@ def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
     monkeypatch.setattr(course, "run_command", lambda command, log: None)
     committed = {path: path.read_bytes() for path in (root / "notebooks").iterdir()}
 
-    assert course.main([]) == 1
+    assert course.run_course() == 1
 
     text = capsys.readouterr().out
     assert text.index("[1/4] 0. First: about 1.0 min; 7.0 min left in all") < text.index("[2/4] 1. Broken")
@@ -62,7 +62,7 @@ def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
 
 
 def test_one_chapter_alone(root, capfd):
-    assert course.main(["--only", "0", "--scale", "smoke"]) == 0
+    assert course.run_course("smoke", "0") == 0
     assert "smoke" in printed(root / "runs/course/00_first.ipynb")
     assert not (root / "runs/course/02_last.ipynb").exists()
     text = capfd.readouterr()
@@ -70,9 +70,11 @@ def test_one_chapter_alone(root, capfd):
     assert "without encryption" not in text.err  # ipykernel warns so unless the transport is chosen
 
 
-def test_unknown_chapter(root, capsys):
-    assert course.main(["--only", "42"]) == 2
-    assert "the chapters there are: 00, 01, 02" in capsys.readouterr().err
+def test_unknown_chapter_and_scale(root):
+    with pytest.raises(InputError, match="the chapters there are: 00, 01, 02"):
+        course.run_course("cpu", "42")
+    with pytest.raises(InputError, match="scale huge: choose among smoke, cpu, gpu"):
+        course.run_course("huge")
     with pytest.raises(InputError, match="none"):
         course.chapter_steps(root, root, "cpu")
 
@@ -91,3 +93,13 @@ def test_failing_command_leaves_its_log(tmp_path):
     step = course.Step("figures", "Figures", 1.0, log, lambda: course.run_command(command, log))
     assert course.run_step(step).error == "no weights"
     assert "drawing" in log.read_text()
+
+
+def test_scale_decides_and_unknown_ones_are_named(monkeypatch):
+    monkeypatch.delenv("T2I_SCALE", raising=False)
+    assert course.scale() == "cpu" and course.at_scale(smoke=1, cpu=2, gpu=3) == 2
+    monkeypatch.setenv("T2I_SCALE", "smoke")
+    assert course.at_scale(smoke=1, cpu=2, gpu=3) == 1
+    monkeypatch.setenv("T2I_SCALE", "huge")
+    with pytest.raises(InputError, match="T2I_SCALE=huge: not a scale"):
+        course.scale()

@@ -5,16 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
-from t2ilib import experiment, files, sampling, text
+from t2ilib import assembly, encoders, experiment, files, measurement, sampling
 from t2ilib.cli import app
+from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
 from t2ilib.training import Run, load_recipe
 from t2ilib.training.launch import command, launch
@@ -30,6 +32,7 @@ TINY = {
     "training.sample_every": 2,
     "training.checkpoint_every": 2,
     "training.evaluate_every": 0,
+    "evaluation.n": 24,
 }
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
@@ -50,7 +53,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
-        records = list(experiment.run_recipe(load_recipe("gancls_toy", **TINY), folder, n=24))
+        records = list(experiment.run_recipe(load_recipe("gancls_toy", **TINY), folder))
     return folder, records
 
 
@@ -68,8 +71,8 @@ def test_run_folder_holds_all_that_is_promised(finished):
 
 def test_stopped_run_continues_to_the_bit(finished, tmp_path):
     recipe = load_recipe("gancls_toy", **TINY)
-    list(experiment.run_recipe(recipe.override(**{"training.steps": 2}), tmp_path / "parts", n=8))
-    list(experiment.run_recipe(recipe, tmp_path / "parts", n=8))
+    list(experiment.run_recipe(recipe.override(**{"training.steps": 2}), tmp_path / "parts"))
+    list(experiment.run_recipe(recipe, tmp_path / "parts"))
     whole, parts = (Run.open(folder).restore()[0] for folder in (finished[0], tmp_path / "parts"))
     assert whole.keys() == parts.keys()
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
@@ -106,30 +109,69 @@ def test_weights_that_are_not_there_are_named(tmp_path):
         sampling.load_sampler(Run.create(tmp_path / "new", load_recipe("gancls_toy")).folder)
 
 
+OWN_CLIP = {
+    "training.steps": 2,
+    "training.log_every": 1,
+    "training.sample_every": 2,
+    "training.checkpoint_every": 1,
+    "model.batch_size": 16,
+    "model.image_width": 32,
+    "model.image_layers": 1,
+    "model.text_width": 32,
+    "model.text_layers": 1,
+}
+
+
+def contrastive(**options):
+    return {"name": "contrastive", "options": {**OWN_CLIP, **options}}
+
+
 def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
-    clip = {"steps": 2, "batch_size": 16, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1}
-    changes = {"text.encoder": "contrastive", "text.options": clip, "text.words": True}
-    recipe = load_recipe("gancls_toy", **TINY, **changes)
+    recipe = load_recipe("gancls_toy", **TINY, **{"encoders.text": contrastive()})
     folder = tmp_path / "own"
-    list(experiment.run_recipe(recipe, folder, n=8))
-    assert (folder / "text" / "model.safetensors").is_file()
+    list(experiment.run_recipe(recipe, folder))
+    own = folder / "encoders" / "text"
+    assert (own / "model.safetensors").is_file() and Run.open(own).recipe.task == "clip"
+    assert Run.open(own).recipe.data == recipe.data.__class__(options=recipe.data.options, shift=3)
     assert sampling.load_sampler(folder).sample(["a red bird."]).shape == (1, 3, 64, 64)
-    bad = recipe.override(**{"text.options": {"stepz": 3}})
+    written = {path: path.stat().st_mtime_ns for path in own.rglob("*.safetensors")}
+    list(experiment.run_recipe(recipe, folder))
+    assert {path: path.stat().st_mtime_ns for path in own.rglob("*.safetensors")} == written  # trained once
+    bad = recipe.override(**{"encoders.text.options": {"training.stepz": 3}})
     with pytest.raises(InputError, match="stepz"):
-        experiment.prepare(bad, tmp_path / "bad")
+        list(experiment.run_recipe(bad, tmp_path / "bad"))
 
 
-OWN_CLIP = {"steps": 2, "batch_size": 16, "image_width": 32, "image_layers": 1, "text_width": 32, "text_layers": 1}
+def test_encoder_whose_training_was_stopped_is_trained_to_its_end(tmp_path, monkeypatch):
+    recipe = load_recipe("gancls_toy", **TINY, **{"encoders.text": contrastive()})
+    whole = tmp_path / "whole"
+    list(experiment.run_recipe(recipe, whole))
+    own = assembly.encoder_recipe(recipe, "text")
+    stopped = experiment.run_recipe(own, tmp_path / "parts" / "encoders" / "text")
+    assert next(stopped)["step"] == 1
+    stopped.close()
+    list(experiment.run_recipe(recipe, tmp_path / "parts"))
+    encoders_of = [folder / "encoders" / "text" / "model.safetensors" for folder in (whole, tmp_path / "parts")]
+    assert encoders_of[0].read_bytes() == encoders_of[1].read_bytes()
+
+
+def test_missing_encoder_of_a_run_is_named(finished, tmp_path):
+    recipe = load_recipe("gancls_toy", **TINY, **{"encoders.text": contrastive()})
+    with pytest.raises(InputError, match=r"encoders\.text: contrastive lies in the run folder"):
+        assembly.load_encoder(recipe, "text", None)
+    with pytest.raises(InputError, match="no such encoder"):
+        assembly.load_encoder(recipe, "text", tmp_path)
+
+
 GUIDED = {
     **{key: value for key, value in TINY.items() if not key.startswith("model.")},
-    "model": {"nf": 2, "batch_size": 8},
-    "text.encoder": "contrastive",
-    "text.options": {**OWN_CLIP, "exchanged": 1},
+    "model": {"nf": 2, "batch_size": 8, "ema": 0.9},
+    "encoders.text": contrastive(**{"model.exchanged": 1}),
     "clip.weight": 4.0,
     "clip.start": 1,
     "clip.ramp": 2,
     "clip.crops": 1,
-    "evaluation.encoder": "toy-clip",
+    "encoders.judge": {"name": "toy-clip"},
     "evaluation.truncation": 0.88,
 }
 
@@ -144,7 +186,7 @@ def guided_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("guided") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
-        records = list(experiment.run_recipe(guided(), folder, n=24))
+        records = list(experiment.run_recipe(guided(), folder))
     return folder, records
 
 
@@ -157,18 +199,17 @@ def test_guided_run_is_trained_by_one_clip_and_scored_by_another(guided_run):
     }
     assert 0 < records[0]["generator/clip"] < records[1]["generator/clip"]  # the weight rises from step 1 to 3
     protocol = json.loads(next((folder / "results").glob("*.json")).read_text())["protocol"]
-    assert protocol["text_encoder"] == text.load_encoder(str(folder / "text")).fingerprint
-    assert protocol["judge_encoder"] == text.load_encoder("toy-clip").fingerprint != protocol["text_encoder"]
+    assert protocol["text_encoder"] == encoders.load_encoder(str(folder / "encoders" / "text")).fingerprint
+    assert protocol["judge_encoder"] == encoders.load_encoder("toy-clip").fingerprint != protocol["text_encoder"]
     assert protocol["truncation"] == 0.88
 
 
 def test_guided_run_continues_to_the_bit(guided_run, tmp_path):
     parts = tmp_path / "parts"
-    list(experiment.run_recipe(guided(**{"training.steps": 2}), parts, n=8))
-    assert (parts / "text" / "model.safetensors").read_bytes() == (
-        guided_run[0] / "text" / "model.safetensors"
-    ).read_bytes()
-    rest = list(experiment.run_recipe(guided(), parts, n=8))
+    list(experiment.run_recipe(guided(**{"training.steps": 2}), parts))
+    weights = [folder / "encoders" / "text" / "model.safetensors" for folder in (parts, guided_run[0])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    rest = list(experiment.run_recipe(guided(), parts))
     assert [record["step"] for record in rest] == [4]
     whole, resumed = (Run.open(folder).restore()[0] for folder in (guided_run[0], parts))
     assert whole.keys() == resumed.keys()
@@ -179,10 +220,10 @@ def test_guided_run_continues_to_the_bit(guided_run, tmp_path):
 def test_guided_sampler_is_measured_as_its_recipe_says(guided_run):
     folder, _ = guided_run
     sampler = sampling.load_sampler(folder)
-    result = experiment.evaluate_sampler(sampler, n=8)
+    result = measurement.evaluate_sampler(sampler, n=8)
     assert result["protocol"]["truncation"] == 0.88 and result["protocol"]["system"] == "dfgan"
-    assert result["protocol"]["judge_encoder"] == text.load_encoder("toy-clip").fingerprint
-    other = experiment.evaluate_sampler(sampler, n=8, truncation=0.5, judge_encoder=sampler.encoder)
+    assert result["protocol"]["judge_encoder"] == encoders.load_encoder("toy-clip").fingerprint
+    other = measurement.evaluate_sampler(sampler, n=8, truncation=0.5, judge_encoder=sampler.encoder)
     assert other["protocol"]["truncation"] == 0.5
     assert other["protocol"]["judge_encoder"] == other["protocol"]["text_encoder"] == sampler.encoder.fingerprint
     pictures = {truncation: sampler.sample(["a red bird."], truncation=truncation) for truncation in (None, 0.5)}
@@ -193,7 +234,7 @@ def test_guided_sampler_is_measured_as_its_recipe_says(guided_run):
 
 def test_exported_guided_weights_need_no_clip(guided_run, tmp_path):
     path = sampling.export(Run.open(guided_run[0]), tmp_path / "checkpoints" / "small.safetensors", "four steps")
-    (tmp_path / "text").symlink_to(guided_run[0] / "text")
+    (tmp_path / "encoders").symlink_to(guided_run[0] / "encoders")
     small, whole = sampling.load_sampler(path), sampling.load_sampler(guided_run[0])
     captions = ["a green bird with a yellow belly."]
     assert small.system.guidance is None and small.recipe == whole.recipe
@@ -201,87 +242,96 @@ def test_exported_guided_weights_need_no_clip(guided_run, tmp_path):
 
 
 @pytest.fixture
-def prepared(guided_run, tmp_path):
-    """Prepare a recipe in a folder that has the text encoder already."""
+def assembled(guided_run, tmp_path):
+    """Assemble a recipe in a folder that has the text encoder already."""
 
-    def prepare(**changes):
+    def assemble(**changes):
         recipe = guided(**changes)
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(guided_run[0] / "text", folder / "text")
-        return experiment.prepare(recipe, folder)
+        shutil.copytree(guided_run[0] / "encoders", folder / "encoders")
+        return assembly.assemble(recipe, folder)
 
-    return prepare
+    return assemble
 
 
-def test_settings_of_the_clip_loss_reach_it(prepared):
-    guidance = prepared(**{"clip.released": True}).system.guidance
+def test_settings_of_the_clip_loss_reach_it(assembled):
+    guidance = assembled(**{"clip.released": True}).task.guidance
     given = {name: getattr(guidance, name) for name in ("weight", "start", "ramp", "crops", "released")}
     assert given == {"weight": 4.0, "start": 1, "ramp": 2, "crops": 1, "released": True}
-    assert prepared(**{"clip.weight": 0.0}).system.guidance is None
-    assert prepared().system.guidance.encoder.fingerprint == prepared().encoder.fingerprint  # the text's, none named
-    other = prepared(**{"clip.encoder": "toy-clip"})
-    assert other.system.guidance.encoder.fingerprint == text.load_encoder("toy-clip").fingerprint
-    assert other.encoder.fingerprint != other.system.guidance.encoder.fingerprint
+    assert assembled(**{"clip.weight": 0.0}).task.guidance is None
+    plain = assembled()
+    assert plain.task.guidance.encoder is plain.encoders["text"]  # the text's, none named
+    other = assembled(**{"encoders.clip": {"name": "toy-clip"}})
+    assert other.task.guidance.encoder.fingerprint == encoders.load_encoder("toy-clip").fingerprint
+    assert other.encoders["text"].fingerprint != other.task.guidance.encoder.fingerprint
     for key in ("weight", "start", "ramp", "crops"):
         with pytest.raises(InputError, match=rf"clip\.{key}: -1.* must not be negative"):
-            prepared(**{f"clip.{key}": -1})
+            assembled(**{f"clip.{key}": -1})
 
 
-def test_judge_of_a_recipe_is_the_texts_encoder_where_none_is_named(prepared):
-    experiments = [prepared(**{"evaluation.encoder": name}) for name in ("", "toy-clip")]
-    same, other = [run.judge_encoder.fingerprint == run.encoder.fingerprint for run in experiments]
-    assert same and not other
+def test_judge_of_a_recipe_is_the_texts_encoder_where_none_is_named(assembled):
+    other = assembled()
+    assert other.encoders["judge"].fingerprint == encoders.load_encoder("toy-clip").fingerprint
+    assert other.encoders["judge"].fingerprint != other.encoders["text"].fingerprint
+    recipe = guided()
+    alone = replace(recipe, encoders={"text": recipe.encoders["text"]})
+    found = assembly.load_encoders(alone, other.run.folder)
+    assert found["judge"] is found["text"] is found["clip"]
 
 
 @pytest.mark.parametrize(("teacher", "length"), [("toy-clip", 128), ("contrastive", 96)])
 def test_teacher_and_judge_of_their_own(teacher, length, tmp_path, monkeypatch):
     """The loss's CLIP may be another than the text's: it reads the same captions with its own text tower."""
     given = []
-    guide = experiment.ClipGuidance.__call__
+    guide = assembly.ClipGuidance.__call__
 
     def spying(self, fakes, batch):
-        given.append((batch.sentence.shape[1], batch.target.shape[1], batch.step))
+        given.append((batch.text.sentence.shape[1], batch.target.shape[1], batch.step))
         return guide(self, fakes, batch)
 
-    monkeypatch.setattr(experiment.ClipGuidance, "__call__", spying)
+    monkeypatch.setattr(assembly.ClipGuidance, "__call__", spying)
     own = teacher == "contrastive"
+    resnet = {"model.image_width": 8, "model.image_layers": [1, 1, 1, 1]}
     changes = {
         "training.steps": 2,
-        "text.options": {**OWN_CLIP, "embed_dim": 64},
-        "clip.encoder": teacher,
-        "clip.options": {**OWN_CLIP, "embed_dim": 96} if own else {},
-        "evaluation.encoder": teacher,
-        "evaluation.options": {**OWN_CLIP, "image_width": 8, "image_layers": [1, 1, 1, 1]} if own else {},
+        "encoders.text": contrastive(**{"model.embed_dim": 64}),
+        "encoders.clip": contrastive(**{"model.embed_dim": 96}) if own else {"name": teacher},
+        "encoders.judge": contrastive(**resnet) if own else {"name": teacher},
     }
-    list(experiment.run_recipe(guided(**changes), tmp_path / "run", n=8))
+    list(experiment.run_recipe(guided(**changes), tmp_path / "run"))
     assert given == [(64, length, 0), (64, length, 1)]
     protocol = json.loads(next((tmp_path / "run" / "results").glob("*.json")).read_text())["protocol"]
-    judge = str(tmp_path / "run" / "evaluation") if own else teacher
-    assert protocol["judge_encoder"] == text.load_encoder(judge).fingerprint
-    assert (tmp_path / "run" / "clip").exists() is own
+    judge = str(tmp_path / "run" / "encoders" / "judge") if own else teacher
+    assert protocol["judge_encoder"] == encoders.load_encoder(judge).fingerprint
+    assert (tmp_path / "run" / "encoders" / "clip").exists() is own
 
 
-def test_crop_decides_what_is_drawn_and_what_it_is_compared_with(prepared):
-    whole, cut = prepared(), prepared(**{"data.crop": 32})
-    assert whole.system.config.image_size == whole.reference.size == 64
-    assert cut.system.config.image_size == cut.reference.size == 32
-    assert cut.dataset.size == 64  # cropped at random, batch by batch
+def test_crop_decides_what_is_drawn_and_what_it_is_compared_with(assembled):
+    whole, cut = assembled(), assembled(**{"data.crop": 32})
+    assert whole.task.config.image_size == whole.reference.size == 64
+    assert cut.task.config.image_size == cut.reference.size == 32
+    assert cut.training.size == 64  # cropped at random, batch by batch
     assert (cut.reference.images == whole.reference.images[:, 16:48, 16:48]).all()
     assert cut.reference.captions == whole.reference.captions
     with pytest.raises(InputError, match="crop: 128 pixels; the pictures are stored at 64"):
-        prepared(**{"data.crop": 128})
+        assembled(**{"data.crop": 128})
+
+
+def test_pictures_are_shifted_as_the_recipe_says(assembled):
+    plain, shifted = (assembly.make_batches(assembled(**{"data.shift": shift})).batch(0).images for shift in (0, 5))
+    assert not torch.equal(plain, shifted)
 
 
 def test_cropped_run_trains_and_is_measured(guided_run, tmp_path):
-    shutil.copytree(guided_run[0] / "text", tmp_path / "run" / "text")
+    shutil.copytree(guided_run[0] / "encoders", tmp_path / "run" / "encoders")
     recipe = guided(**{"data.crop": 32, "training.steps": 2, "clip.weight": 0.0})
-    (record,) = experiment.run_recipe(recipe, tmp_path / "run", n=8)
+    (record,) = experiment.run_recipe(recipe, tmp_path / "run")
     assert "generator/clip" not in record and "metric/attribute_accuracy" in record
     protocol = json.loads(next((tmp_path / "run" / "results").glob("*.json")).read_text())["protocol"]
     assert protocol["real_size"] == 32
     sampler = sampling.load_sampler(tmp_path / "run")
     assert sampler.sample(["a red bird."]).shape == (1, 3, 32, 32)
-    assert experiment.evaluate_sampler(sampler, n=8)["protocol"]["real_size"] == 32
+    assert measurement.evaluate_sampler(sampler, n=8)["protocol"]["real_size"] == 32
 
 
 def test_command_line_from_training_to_results(tmp_path):
@@ -303,10 +353,75 @@ def test_command_line_from_training_to_results(tmp_path):
     assert runner.invoke(app, ["sample", weights, "a red bird.", "--out", png], catch_exceptions=False).exit_code == 0
 
 
+def test_samplers_go_to_the_accelerator_or_where_they_are_told(finished, monkeypatch):
+    """There is none here: `meta` stands for one, on which everything has a shape and nothing a value."""
+    folder, _ = finished
+    monkeypatch.setattr(sampling, "this_process", lambda: SimpleNamespace(device=torch.device("meta")))
+    sampler = sampling.load_sampler(folder)
+    assert sampler.device.type == "meta" and next(sampler.system.generator.parameters()).device.type == "meta"
+    assert sampling.load_sampler(folder, "cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_commands_take_a_device(finished, monkeypatch, command):
+    given = []
+
+    def spying(source, device=None):
+        given.append((source, device))
+        raise InputError("enough")
+
+    monkeypatch.setattr(sampling, "load_sampler", spying)
+    captions = ["a red bird."] if command == "sample" else []
+    for options, device in (([], None), (["--device", "cuda:1"], "cuda:1")):
+        result = CliRunner().invoke(app, [command, "gancls_toy", *captions, *options])
+        assert isinstance(result.exception, InputError) and given[-1] == ("gancls_toy", device)
+
+
+def test_many_captions_are_painted_in_batches(finished):
+    """What a picture looks like does not depend on how many are asked for, and no batch is larger than the device's."""
+    sampler = sampling.load_sampler(finished[0])
+    sizes, generate = [], sampler.system.generate
+    sampler.system.generate = lambda text, noise: sizes.append(len(noise)) or generate(text, noise)
+    captions = [f"a {colour} bird." for colour in ("red", "blue", "green", "white", "black")]
+    pictures = sampler.sample(captions, seed=2, per_caption=8)
+    assert max(sizes) <= CPU_BATCH < len(pictures) == sum(sizes) == 40
+    assert difference(pictures[8:16], sampler.sample(captions[1:2], seed=2, per_caption=8)) < 1e-4
+
+
+def test_a_clip_is_trained_exported_and_read(tmp_path):
+    runner, folder = CliRunner(), tmp_path / "clip"
+    small = {key: value for key, value in {**TINY, **OWN_CLIP}.items() if key not in ("model.ngf", "model.ndf")}
+    small["training.steps"] = 2
+    changes = [part for key, value in small.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    done = runner.invoke(app, ["train", "clip", "--folder", str(folder), *changes], catch_exceptions=False)
+    assert done.exit_code == 0 and "2 steps, 32 pictures" in done.output
+    out = str(tmp_path / "exported")
+    assert runner.invoke(app, ["export", str(folder), "--to", out], catch_exceptions=False).exit_code == 0
+    pair = [encoders.load_encoder(str(where)) for where in (folder, out)]
+    assert pair[0].fingerprint == pair[1].fingerprint
+    assert {"full", "random", "average"} == {
+        name.removeprefix("metric/") for name in Run.open(folder).records()[-1] if name.startswith("metric/")
+    }
+    with pytest.raises(InputError, match="clip: paints nothing"):
+        sampling.load_sampler(folder)
+
+
+def test_export_of_an_unfinished_encoder_is_refused(tmp_path):
+    recipe = load_recipe("clip_toy", **{"training.steps": 1})
+    run = Run.create(tmp_path / "new", recipe)
+    run.save(1, {"model.x": torch.zeros(1)}, {"seconds": 1.0, "skipped": 0, "drawn": 1})
+    with pytest.raises(InputError, match="holds no finished network"):
+        sampling.export(run, tmp_path / "out", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "gancls", "--set", "training.stepz=3"], "unknown key stepz"),
+        (["train", "gancls", "--set", "model.image_size=32", "--folder", "runs/none"], "model.image_size = 32"),
+        (["train", "stylegan"], "no such recipe"),
+        (["figures", "nothing"], "nothing: no such figure"),
+        (["course", "--scale", "huge"], "scale huge: choose among"),
         (["train", "dfgan", "--recipe", "gancls_toy"], "is a recipe of gancls"),
         (["train", "gancls", "--set", "steps"], "write it as key=value"),
         (["train", "gancls", "--data", "nowhere.zip", "--folder", "runs/none"], "nowhere.zip: no such source"),
@@ -325,7 +440,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
 
 def test_help_of_every_command_has_an_example_or_a_sentence():
     names = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(app, ["--help"]).output)
-    assert {"data", "train", "sample", "evaluate", "resume", "export"} <= set(names)
+    assert {"data", "train", "sample", "evaluate", "resume", "export", "course", "figures"} <= set(names)
     for name in names:
         shown = CliRunner().invoke(app, [name, "--help"])
         assert shown.exit_code == 0 and "Usage" in shown.output

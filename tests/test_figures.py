@@ -17,7 +17,7 @@ def test_every_picture_in_figures_has_a_manifest_entry_and_a_command():
     pictures = {path.stem for path in (ROOT / "figures").glob("*.png")}
     assert pictures == set(MANIFEST)
     for name, entry in MANIFEST.items():
-        assert entry["by"] == f"python -m t2ilib.figures {name}"
+        assert entry["by"] == f"t2i figures {name}"
         assert name in figures.FIGURES
 
 

@@ -124,6 +124,76 @@ def test_hinge_generator_reaches_a_generator():
     assert all(parameter.grad.abs().min() > 0 for parameter in generator.parameters())
 
 
+SCORES = [-1e6, -100.0, -1.0, 0.0, 0.3, 20.0, 3e6]  # a critic's have no bounds
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize(("halve", "share"), [(True, 0.5), (False, 1.0)])
+def test_wasserstein_critic_equals_naive(halve, share):
+    real, fake, mismatched = SCORES, [2 * score + 0.5 for score in SCORES], [0.1 * score for score in SCORES]
+    tensors = [torch.tensor(values, dtype=torch.float64) for values in (real, fake, mismatched)]
+    terms = {name: term.item() for name, term in losses.wasserstein_critic(*tensors, halve=halve).items()}
+    expected = {"real": -mean(real), "fake": share * mean(fake), "mismatched": share * mean(mismatched)}
+    assert terms == pytest.approx(expected, rel=1e-6)
+    alone = {name: term.item() for name, term in losses.wasserstein_critic(*tensors[:2], halve=halve).items()}
+    assert alone == pytest.approx({"real": -mean(real), "fake": mean(fake)}, rel=1e-6)
+
+
+@pytest.mark.parametrize("halve", [True, False])
+def test_wasserstein_critic_pulls_all_scores_alike(halve):
+    """No score is ever right enough: the slope is the same far out."""
+    scores = {name: torch.tensor([-1e6, 0.0, 1e6, 3.0]).requires_grad_() for name in ("real", "fake", "mismatched")}
+    sum(losses.wasserstein_critic(**scores, halve=halve).values()).backward()
+    share = 0.5 if halve else 1.0
+    for name, slope in {"real": -1.0, "fake": share, "mismatched": share}.items():
+        torch.testing.assert_close(scores[name].grad, torch.full((4,), slope / 4))
+
+
+@pytest.mark.parametrize("constant", [-1e3, 7.0, 1e3])
+def test_the_zero_of_the_scores_matters_only_to_the_released_loss(constant):
+    """Erratum: with both negatives in full, lowering all scores lowers the loss for ever, whatever they tell apart."""
+    torch.manual_seed(0)
+    scores = torch.randn(3, 8)
+
+    def loss(scores, halve):
+        return sum(losses.wasserstein_critic(*scores, halve=halve).values()).item()
+
+    assert loss(scores + constant, True) == pytest.approx(loss(scores, True), abs=1e-3)
+    assert loss(scores + constant, False) == pytest.approx(loss(scores, False) + constant, rel=1e-4)
+    without = [sum(losses.wasserstein_critic(*(scores[:2] + c)).values()).item() for c in (0, constant)]
+    assert without[1] == pytest.approx(without[0], abs=1e-3)
+
+
+def test_wasserstein_generator_equals_naive_and_never_lets_go():
+    fake = torch.tensor(SCORES, requires_grad=True)
+    loss = losses.wasserstein_generator(fake)
+    assert loss.item() == pytest.approx(-mean(SCORES), rel=1e-6)
+    loss.backward()
+    torch.testing.assert_close(fake.grad, torch.full_like(fake, -1 / len(SCORES)))
+
+
+def test_wasserstein_generator_reaches_a_generator():
+    generator = torch.nn.Linear(3, 4)
+    fakes = generator(torch.ones(2, 3))
+    losses.wasserstein_generator((fakes * torch.arange(1.0, 5)).sum(1) - 1e6).backward()  # surely fake
+    assert all(parameter.grad.abs().min() > 0 for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_wasserstein_losses_are_computed_in_float32(dtype):
+    """1 - 2^-7 and its mean are exact in float32; a sum of 4096 such numbers is not in 16 bits."""
+    values = torch.full((4096,), 1 - 2**-7).to(dtype)
+    one = values[0].item()
+    real, fake, mismatched = losses.wasserstein_critic(values, values, values).values()
+    assert [term.dtype for term in (real, fake, mismatched)] == [torch.float32] * 3
+    assert real.item() == pytest.approx(-one, rel=1e-6)
+    assert fake.item() == mismatched.item() == pytest.approx(one / 2, rel=1e-6)
+    assert losses.wasserstein_generator(values).item() == pytest.approx(-one, rel=1e-6)
+
+
 class LinearCritic:
     """D(x, e) = c_b (<a, x_b> + <v, e_b>): the gradient of sample b has the norm c_b sqrt(|a|^2 + |v|^2)."""
 
@@ -257,6 +327,143 @@ def test_huge_gradients_do_not_overflow_in_half_precision():
     assert penalty.item() == pytest.approx(2e12, rel=0.01)
 
 
+def score_pictures(critic: LinearCritic, sentence: torch.Tensor):
+    """Return C(x) for these sentences: all that a penalty on the picture alone may see."""
+    return lambda images: critic(images, sentence)[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0, 300.0])
+def test_gradient_penalty_of_a_linear_critic_is_known(norm, count):
+    """A critic of slope n costs weight (n - 1)^2, whatever the batch; its slope in the sentence does not count."""
+    critic = LinearCritic(norm, 4.0, [1.0] * count)
+    (real, sentence), (fake, _) = critic.inputs(), critic.inputs()
+    penalty = losses.gradient_penalty(score_pictures(critic, sentence), real, fake, weight=10.0)
+    assert penalty.item() == pytest.approx(10 * (norm - 1) ** 2, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("weight", [10.0, 0.5])
+def test_gradient_penalty_is_taken_per_sample(weight):
+    """The mean of squares, one norm each; the norm of the whole batch's gradient would be another number."""
+    critic = LinearCritic(0.8, 0.0, [0.5, 1.0, -2.0])
+    (real, sentence), (fake, _) = critic.inputs(), critic.inputs()
+    penalty = losses.gradient_penalty(score_pictures(critic, sentence), real, fake, weight)
+    expected = weight * ((0.4 - 1) ** 2 + (0.8 - 1) ** 2 + (1.6 - 1) ** 2) / 3
+    assert penalty.item() == pytest.approx(expected, rel=1e-5)
+    assert abs(weight * (0.8 * (0.5**2 + 1 + 2**2) ** 0.5 - 1) ** 2 - expected) > 0.1
+
+
+def test_released_gradient_penalty_takes_a_norm_per_pixel():
+    """Erratum: C(x) = c_b <a, x_b> has a slope of |c_b| |a_(., h, w)| at each pixel; each shall be 1 by itself."""
+    factors = [0.5, -2.0]
+    critic = LinearCritic(3.0, 4.0, factors)
+    (real, sentence), (fake, _) = critic.inputs(), critic.inputs()
+    slope = critic.picture.view(3, 4, 4).tolist()
+    squares = [
+        (abs(factor) * math.hypot(*(slope[channel][row][column] for channel in range(3))) - 1) ** 2
+        for factor in factors
+        for row in range(4)
+        for column in range(4)
+    ]
+    score = score_pictures(critic, sentence)
+    released = losses.gradient_penalty(score, real, fake, 10.0, per_pixel=True).item()
+    assert released == pytest.approx(10 * mean(squares), rel=1e-5)
+    paper = losses.gradient_penalty(score, real, fake, 10.0).item()
+    assert paper == pytest.approx(10 * mean([(1.5 - 1) ** 2, (6 - 1) ** 2]), rel=1e-5)
+    assert abs(released - paper) > 10
+
+
+def test_every_sample_has_a_share_of_its_own():
+    """C(x) = |x|^2 / 2 has the slope |x|: with real pictures of length 1 and fakes of 0 that is the share u itself.
+
+    The mean of (u - 1)^2 over u in [0, 1] is 1/3; with one share for all it would be any number from 0 to 1.
+    """
+    real = F.normalize(torch.randn(4096, 12), dim=1).view(4096, 3, 2, 2)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        penalty = losses.gradient_penalty(
+            lambda images: images.flatten(1).square().sum(1) / 2, real, torch.zeros_like(real), 1.0
+        )
+        assert penalty.item() == pytest.approx(1 / 3, rel=0.05)
+
+
+def naive_gradient_penalty(score, real, fake, per_pixel: bool) -> torch.Tensor:
+    """10 mean (|gradient| - 1)^2 by torch.autograd.grad, sample by sample, in the inputs' precision."""
+    total = 0
+    for row, share in enumerate(torch.rand(len(real)).tolist()):
+        between = (share * real[row] + (1 - share) * fake[row]).requires_grad_()
+        (gradient,) = torch.autograd.grad(score(between, row), between, create_graph=True)
+        squares = gradient.square().sum(0) if per_pixel else gradient.square().sum()
+        total = total + (squares.sqrt() - 1).square().mean()
+    return 10 * total / len(real)
+
+
+@pytest.mark.parametrize("per_pixel", [False, True], ids=["picture", "pixel"])
+def test_gradient_penaltys_second_order_gradient_equals_autograd_grad_and_finite_differences(per_pixel):
+    score, weights, real, sentence = bent_critic(torch.float32)
+    exact_score, exact_weights, exact_real, exact_sentence = bent_critic(torch.float64)
+    fake = exact_real.flip(0) * 1.5
+    for weight in weights + exact_weights:
+        weight.requires_grad_()
+
+    def naive():
+        torch.manual_seed(5)
+        return naive_gradient_penalty(
+            lambda image, row: exact_score(image[None], exact_sentence[row : row + 1])[0].sum(),
+            exact_real,
+            fake,
+            per_pixel,
+        )
+
+    torch.manual_seed(5)
+    penalty = losses.gradient_penalty(lambda images: score(images, sentence)[0], real, fake.float(), 10.0, per_pixel)
+    assert penalty.item() == pytest.approx(naive().item(), rel=1e-5)
+    ours, theirs = torch.autograd.grad(penalty, weights), torch.autograd.grad(naive(), exact_weights)
+    for weight, one, other in zip(exact_weights, ours, theirs, strict=True):
+        assert one.abs().max() > 1e-2
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
+        direction, values = torch.randn_like(weight), []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                weight.add_(step * direction)
+            values.append(naive().item())
+            with torch.no_grad():
+                weight.sub_(step * direction)
+        difference = (values[0] - values[1]) / 2e-5
+        assert (one * direction).sum().item() == pytest.approx(difference, rel=1e-3)
+
+
+@pytest.mark.parametrize("per_pixel", [False, True], ids=["picture", "pixel"])
+def test_gradient_penalty_of_a_flat_critic_has_a_finite_gradient(per_pixel):
+    """The slope is exactly zero, where a root has no derivative; the penalty is its whole weight."""
+    score, weights, images, sentence = bent_critic(torch.float32)
+    with torch.no_grad():
+        weights[1].zero_()
+    for weight in weights:
+        weight.requires_grad_()
+    penalty = losses.gradient_penalty(
+        lambda images: score(images, sentence)[0], images, images.flip(0), 10.0, per_pixel
+    )
+    assert penalty.item() == 10
+    for gradient in torch.autograd.grad(penalty, weights):
+        assert gradient.isfinite().all()
+
+
+def test_gradient_penalty_is_computed_in_float32():
+    """Pictures in 16 bits are interpolated in float32, and the norm of a slope of 1000 does not overflow."""
+    critic = LinearCritic(1000.0, 0.0, [1.0, 1.0])
+    (real, sentence), (fake, _) = critic.inputs(), critic.inputs()
+    seen = []
+
+    def score(images):
+        seen.append(images.dtype)
+        return critic(images, sentence)[0].half()
+
+    penalty = losses.gradient_penalty(score, real.half(), fake.bfloat16(), 10.0)
+    assert seen == [torch.float32] and penalty.dtype == torch.float32
+    assert penalty.item() == pytest.approx(10 * 999**2, rel=1e-3)
+
+
 def naive_clip(images, texts) -> float:
     rows = zip(images.double().tolist(), texts.double().tolist(), strict=True)
     cosines = [sum(a * b for a, b in zip(x, t, strict=True)) / (math.hypot(*x) * math.hypot(*t)) for x, t in rows]
@@ -306,6 +513,23 @@ def test_compiled_penalty_equals_eager():
 
     compiled = torch.compile(penalty, backend="aot_eager", fullgraph=True)
     results = [torch.autograd.grad(loss(images, sentence), weights) for loss in (penalty, compiled)]
+    torch._dynamo.reset()
+    assert results[0][0].any()
+    torch.testing.assert_close(*results)
+
+
+def test_compiled_gradient_penalty_equals_eager():
+    score, weights, images, sentence = bent_critic(torch.float32)
+    for weight in weights:
+        weight.requires_grad_()
+
+    def penalty(images, sentence):
+        return losses.gradient_penalty(lambda images: score(images, sentence)[0], images, images.flip(0))
+
+    compiled, results = torch.compile(penalty, backend="aot_eager", fullgraph=True), []
+    for loss in (penalty, compiled):
+        torch.manual_seed(0)
+        results.append(torch.autograd.grad(loss(images, sentence), weights))
     torch._dynamo.reset()
     assert results[0][0].any()
     torch.testing.assert_close(*results)

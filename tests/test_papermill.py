@@ -1,4 +1,4 @@
-"""train.ipynb and evaluate.ipynb as papermill runs them: a tiny recipe from start to results, continued, failing."""
+"""train.ipynb and evaluate.ipynb as papermill runs them: tiny recipes from start to results, continued, failing."""
 
 import json
 import re
@@ -10,30 +10,42 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
 from t2ilib.training import Run, load_recipe
 from t2ilib.training import launch as launching
 
 ROOT = Path(__file__).resolve().parent.parent
+CLIP = {
+    "task": "clip",
+    "about": "a few steps, for the tests",
+    "model": {"warmup": 1, "batch_size": 8, "embed_dim": 16, "image_size": 32, "image_width": 64}
+    | {"image_layers": 1, "text_width": 64, "text_layers": 1},
+    "data": {"source": "toy", "size": 32, "options": {"train": 48, "validation": 8, "test": 120}},
+    "training": {"steps": 4, "log_every": 1, "checkpoint_every": 2},
+}
 RECIPE = {
-    "system": "gancls",
+    "task": "gancls",
     "about": "a few steps, for the tests",
     "model": {"ngf": 4, "ndf": 4, "projected_dim": 8, "noise_dim": 8, "batch_size": 8},
-    "data": {"source": "toy", "size": 32, "options": {"train": 48, "validation": 8, "test": 120}},
-    "text": {
-        "encoder": "contrastive",
-        "options": {"steps": 2, "warmup": 1, "batch_size": 8, "embed_dim": 16, "image_size": 32, "image_width": 64}
-        | {"image_layers": 1, "text_width": 64, "text_layers": 1},
+    "data": CLIP["data"],
+    "encoders": {
+        "text": {
+            "name": "contrastive",
+            "options": {"training.steps": 2} | {f"model.{key}": value for key, value in CLIP["model"].items()},
+        }
     },
     "training": {"steps": 4, "log_every": 1, "sample_every": 2, "checkpoint_every": 2},
 }
+DRAWN = {"image/png", "image/jpeg"}  # curves or bars, pictures
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the tiny recipe, and in which kernels and their children keep data and runs."""
+    """A folder with the tiny recipes, and in which kernels and their children keep data and runs."""
     folder = tmp_path_factory.mktemp("papermill")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    for name, recipe in {"tiny": RECIPE, "clip": CLIP}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("T2I_DATA", str(folder / "data"))
         patch.setenv("T2I_RUNS", str(folder / "runs"))
@@ -42,13 +54,13 @@ def place(tmp_path_factory):
         yield folder
 
 
-def execute(name: str, place: Path, **parameters) -> str:
-    """Run a notebook and return what it printed."""
+def execute(name: str, place: Path, drawn: set[str] = DRAWN, **parameters) -> str:
+    """Run a notebook, check which kinds of pictures it shows, and return what it printed."""
     copy = place / f"{name}.ipynb"
     papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, parameters, progress_bar=False)
     outputs = [output for cell in nbformat.read(copy, as_version=4).cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    assert "image/png" in {kind for output in outputs for kind in output.get("data", {})}
+    assert {kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image")} == drawn
     return "".join(output.get("text", "") for output in outputs)
 
 
@@ -89,12 +101,33 @@ def test_more_steps_continue_the_run(trained, place):
     assert "6 steps, 48 pictures" in text
 
 
+@pytest.fixture(scope="module")
+def trained_clip(place) -> str:
+    changes = json.dumps({"training.seed": 3})
+    return execute("train", place, {"image/png"}, recipe=str(place / "clip.yaml"), overrides=changes)
+
+
+def test_an_encoder_is_trained_and_can_be_loaded(trained_clip, place):
+    run = Run.open(place / "runs" / "clip")
+    assert run.recipe.training.seed == 3
+    assert re.findall(r"step +(\d) +accuracy +\S+ +contrastive", trained_clip) == ["1", "2", "3", "4"]
+    assert load_encoder(str(run.folder)).sentence_dim == CLIP["model"]["embed_dim"]
+    measured = run.records()[-1]["metric/full"]
+    assert re.search(r"\nfull +(\S+)", trained_clip)[1] == f"{measured:.3f}"
+
+
+def test_an_encoder_is_evaluated(trained_clip, place):
+    text = execute("evaluate", place, set(), weights=str(place / "runs" / "clip"), out=str(place / "clip_results"))
+    (path,) = (place / "clip_results").glob("*.json")
+    result = json.loads(path.read_text())
+    assert result["protocol"]["encoder"] == load_encoder(str(place / "runs" / "clip")).fingerprint
+    assert re.search(r"full +(\S+) +(\S+)", text).groups() == (f"{result['metrics']['full']:.3f}", "0.010")
+    assert result["protocol"]["pictures"] == 100
+
+
 def test_last_words_of_a_failed_child_surface(place):
-    changes = {"data.source": "no_such_folder"}
     with pytest.raises(PapermillExecutionError) as caught:
-        execute(
-            "train", place, recipe=str(place / "tiny.yaml"), folder=str(place / "bad"), overrides=json.dumps(changes)
-        )
+        execute("train", place, recipe=str(place / "tiny.yaml"), folder=str(place / "bad"), data="no_such_folder")
     assert "training ended at step 0 of 4" in str(caught.value)
     assert "error: no_such_folder: no such source" in str(caught.value)
 

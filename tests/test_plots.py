@@ -3,7 +3,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from t2ilib import plots
@@ -14,22 +13,36 @@ RECORDS = [{"step": step, "generator/a": 3 / (step + 1), "discriminator/b": step
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
 
 
-def test_pictures_of_both_kinds_are_understood():
-    tensor = torch.tensor([-1.0, 1.0, 2.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    assert plots.to_uint8(tensor)[:, 0, 0, 0].tolist() == [0, 255, 255]
-    assert plots.to_uint8(NOISE) is NOISE
-    back = plots.to_uint8(torch.from_numpy(NOISE).permute(0, 3, 1, 2).float() / 127.5 - 1)
-    assert (back == NOISE).all()
-    with pytest.raises(InputError, match="images"):
-        plots.to_uint8(NOISE.transpose(0, 3, 1, 2))
-
-
 def test_grid_shows_every_picture_and_caption():
     figure = plots.grid(NOISE, [f"a rather long caption, number {i}" for i in range(6)], columns=4, title="Six")
     assert len(figure.axes) == 6 and figure.get_figwidth() == plots.WIDTH
     texts = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
     assert texts == [f"a rather long caption, number {i}" for i in range(6)]
     assert plots.grid(NOISE).get_figheight() < figure.get_figheight()
+
+
+def test_a_sheet_names_columns_once_and_rows_at_their_left():
+    captions = ["a rather long caption that wraps", "short", "third"]
+    figure = plots.sheet(NOISE, 3, captions, rows=["first", "second"])
+    assert len(figure.axes) == 6
+    below = [axes.texts[0].get_text().replace("\n", " ") if axes.texts else "" for axes in figure.axes]
+    assert below == ["", "", "", *captions]
+    assert [text.get_text() for text in figure.texts] == ["first", "second"]
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert min(box.width * figure.get_figwidth() for box in boxes) > 1.08  # inches: 108 of 112 pixels
+    assert boxes[0].x0 == boxes[3].x0 and boxes[0].y0 > boxes[3].y1  # row by row
+    assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)
+    many = plots.sheet(np.repeat(NOISE, 2, axis=0), 12)
+    assert many.get_figwidth() >= 12 * 1.12  # wider than a page rather than too small to see
+
+
+def test_sheets_are_shown_as_jpeg_and_drawings_as_png():
+    sheet, drawing = plots.sheet(NOISE, 3), plots.curves(RECORDS, ["generator/a"])
+    assert Image.open(io.BytesIO(sheet._repr_jpeg_())).format == "JPEG" and sheet._repr_png_() is None
+    assert Image.open(io.BytesIO(drawing._repr_png_())).mode == "P" and not hasattr(drawing, "_repr_jpeg_")
+    large = len(sheet._repr_jpeg_())
+    sheet.quality = 20
+    assert len(sheet._repr_jpeg_()) < large
 
 
 def test_curves_draw_raw_and_smoothed():
@@ -89,7 +102,7 @@ def test_large_pictures_are_reduced(tmp_path):
 
 
 def test_a_notebook_shows_a_figure_once_and_without_pyplot():
-    picture = Image.open(io.BytesIO(plots.grid(NOISE)._repr_png_()))
+    picture = Image.open(io.BytesIO(plots.grid(NOISE)._repr_jpeg_()))
     assert picture.width == 700
 
 

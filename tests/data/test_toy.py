@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2ilib.data import toy
-from t2ilib.data.toy_attributes import choose, hashed, mixed
+from t2ilib.data.toy.attributes import choose, hashed, mixed
 from t2ilib.errors import InputError
 
 NAMES = tuple(toy.ATTRIBUTES)

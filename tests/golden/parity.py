@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from t2ilib.features import Batch, Text
+
 GOLDEN = Path(__file__).parent
 DEVICES = [
     "cpu",
@@ -26,6 +28,12 @@ def weights(name: str) -> dict[str, torch.Tensor]:
 def given(name: str, *shape: int) -> torch.Tensor:
     """Return the input `name`."""
     return torch.from_numpy(fill.array(name, shape))
+
+
+def batch(images: torch.Tensor, sentence: torch.Tensor, mismatched: torch.Tensor | None = None) -> Batch:
+    """Return the batch of these pictures, sentence features and pictures of other classes."""
+    rows = torch.arange(len(images), device=images.device)
+    return Batch(images, rows[None], rows, rows, Text(sentence), mismatched=mismatched)
 
 
 def networks(entries: dict[str, torch.Tensor], *names: str) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,47 +1,99 @@
+"""Evaluation: what is drawn, every number word for word, and no more pictures alive than a batch or two."""
+
+import gc
 from dataclasses import replace
-from types import SimpleNamespace
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
 from t2ilib.data.captioned import CaptionedImages
+from t2ilib.data.toy import ATTRIBUTES, toy_birds
+from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
-from t2ilib.metrics.attributes import Judge, JudgeConfig
-from t2ilib.metrics.evaluate import (
-    EvaluationSettings,
-    choose_captions,
-    evaluate,
-    generate_pictures,
-    generate_varied,
-    to_pictures,
-)
+from t2ilib.features import Text
+from t2ilib.metrics import evaluate as module
+from t2ilib.metrics.attributes import attribute_accuracy
+from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint
+from t2ilib.metrics.frechet import frechet_distance
+from t2ilib.metrics.judge import Judge, JudgeConfig
+from t2ilib.metrics.r_precision import r_precision
 from t2ilib.metrics.results import write_result
+from t2ilib.pictures import to_float
+from t2ilib.task import normal_noise
 
 COLOURS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")  # bits: red, green, blue
-SETTINGS = EvaluationSettings(n=40, batch_size=16, noise_size=3, diversity_captions=4, per_caption=3, candidates=5)
+SMALL = {"image_size": 32, "widths": (8, 8, 8), "map_width": 4, "feature_size": 12}  # of a judge
+SETTINGS = EvaluationSettings(n=40, batch_size=16, diversity_captions=4, per_caption=3, candidates=5)
 
 
-class ColourEncoder:
-    """Captions and pictures as three numbers: the mean colour. Perfectly aligned, by construction."""
+class Reader:
+    """Captions as three numbers, the colour that they name; it cannot see."""
 
-    name, sentence_dim = "colours", 3
+    name, fingerprint, sentence_dim, word_dim, device = "reader", "0" * 64, 3, None, torch.device("cpu")
 
     def encode(self, captions):
         values = [[int(bit) for bit in f"{COLOURS.index(caption.split()[1]):03b}"] for caption in captions]
-        return SimpleNamespace(sentence=torch.tensor(values).float() * 2 - 1)
+        return Text(torch.tensor(values).float() * 2 - 1)
+
+    def unknown(self, caption):
+        return []
+
+    def to(self, device):
+        return self
+
+
+class ColourEncoder(Reader):
+    """Sees, too: the mean colour. Perfectly aligned, by construction."""
+
+    name, fingerprint, image_size = "colours", "1" * 64, 32
 
     def encode_images(self, images):
         return images.mean(dim=(2, 3))
 
 
-def faithful(sentence, noise):
-    """A generator that paints what the caption says, and a little of the noise."""
-    return (0.9 * sentence + 0.05 * noise)[:, :, None, None].expand(-1, -1, 32, 32)
+class Contrary(ColourEncoder):
+    """Takes every caption for the opposite colour; of pictures it sees the colours as they are."""
+
+    name, fingerprint = "contrary", "c0ffee"
+
+    def encode(self, captions):
+        return Text(-super().encode(captions).sentence)
 
 
-def deaf(sentence, noise):
-    return (0.5 * noise)[:, :, None, None].expand(-1, -1, 32, 32)
+class Phrases(ColourEncoder):
+    """Reads the length of a caption, too, so that no two captions are the same to it."""
+
+    def encode(self, captions):
+        return Text(super().encode(captions).sentence + 0.05 * torch.tensor([[len(caption)] for caption in captions]))
+
+
+class Painter:
+    """Paints by a function of sentence and noise, and remembers what it was given and painted."""
+
+    def __init__(self, function, noise_dim=3, size=32):
+        self.function, self.noise_dim, self.size = function, noise_dim, size
+        self.sentences, self.noises, self.pictures = [], [], []
+
+    def noise(self, count, generator=None, device=None, truncation=None):
+        return normal_noise((count, self.noise_dim), generator, device, truncation)
+
+    def generate(self, text, noise):
+        painted = self.function(text.sentence, noise[:, :3])[:, :, None, None].expand(-1, -1, self.size, self.size)
+        self.sentences.append(text.sentence)
+        self.noises.append(noise)
+        self.pictures.append(painted)
+        return painted
+
+
+def faithful():
+    """A painter that shows what the caption says, and a little of the noise."""
+    return Painter(lambda sentence, noise: 0.9 * sentence + 0.05 * noise)
+
+
+def deaf(noise_dim=3):
+    return Painter(lambda sentence, noise: 0.5 * noise, noise_dim)
 
 
 @pytest.fixture
@@ -54,9 +106,21 @@ def dataset():
     return CaptionedImages(images, captions, index.astype(np.int64), np.array(["test"] * 48), list(COLOURS))
 
 
+@pytest.fixture
+def phrased(dataset):
+    """The same pictures with one to four captions each."""
+    forms = ("a {} square", "the {} thing", "some {} paint here", "one {} picture")
+    captions = [[form.format(COLOURS[i]) for form in forms[: 1 + k % 4]] for k, i in enumerate(dataset.class_ids)]
+    return replace(dataset, captions=captions)
+
+
+def mean_distance(features):
+    return np.mean([np.linalg.norm(a - b) for a, b in combinations(features, 2)])
+
+
 def test_photographs_are_measured_with_the_clip_encoder(dataset):
-    good = evaluate(faithful, dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
-    bad = evaluate(deaf, dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
+    good = evaluate(faithful(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
+    bad = evaluate(deaf(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
     assert good["r_precision"]["mean"] > 0.9 and bad["r_precision"]["mean"] < 0.5
     assert good["clip_score"] > 95 > bad["clip_score"]
     assert good["clip_fd"] < bad["clip_fd"] and good["diversity"] < bad["diversity"]
@@ -64,32 +128,134 @@ def test_photographs_are_measured_with_the_clip_encoder(dataset):
     assert good["real"]["r_precision"]["mean"] > 0.5
 
 
-def test_toy_birds_are_measured_with_the_judge(dataset):
-    from t2ilib.data.toy import ATTRIBUTES, toy_birds
-
-    birds = toy_birds(train=1, validation=1, test=200, size=32).split("test")
-    encoder = SimpleNamespace(
-        name="text", encode=lambda captions: SimpleNamespace(sentence=torch.zeros(len(captions), 3))
+@pytest.mark.parametrize("size", [1, 7, 16, 40, 100])
+def test_every_number_word_for_word(phrased, size):
+    """From the pictures as they were painted and the captions as they were chosen, all at once."""
+    settings, painter = replace(SETTINGS, batch_size=size), Painter(lambda sentence, noise: (sentence + noise) / 2)
+    encoder = Phrases()
+    found = evaluate(painter, phrased, encoder, settings=settings)["metrics"]
+    rows, captions = choose_captions(phrased, settings)
+    texts = encoder.encode(captions).sentence
+    torch.testing.assert_close(torch.cat(painter.sentences)[:40], texts)  # painted of the captions, in their order
+    painted, real, every = (
+        encoder.encode_images(pictures).double().numpy()
+        for pictures in (
+            torch.cat(painter.pictures).clamp(-1, 1),
+            to_float(phrased.images[rows]),
+            to_float(phrased.images),
+        )
     )
-    settings = EvaluationSettings(n=180, noise_size=3, diversity_captions=2, per_caption=2)
-    result = evaluate(deaf, birds, encoder, Judge(JudgeConfig(ATTRIBUTES)).eval(), settings)
+    texts = texts.double().numpy()
+    for images, numbers in ((painted[:40], found), (real, found["real"])):
+        cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(images, texts, strict=True)]
+        assert numbers["clip_score"] == pytest.approx(100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-5)
+        assert numbers["r_precision"] == pytest.approx(r_precision(images, texts, 5, settings.seed, groups=captions))
+        assert 0 < numbers["r_precision"]["mean"] < 1
+    assert found["clip_fd"] == pytest.approx(frechet_distance(painted[:40], every), rel=1e-4)
+    varied = np.mean([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)])
+    assert found["diversity"] == pytest.approx(varied / mean_distance(every), rel=1e-4)
+
+
+def test_the_reference_is_the_whole_split(phrased):
+    """However few captions are drawn, real pictures are all of them; those of the captions alone would say less."""
+    few = replace(SETTINGS, n=10)
+    rows, _ = choose_captions(phrased, few)
+    painter, encoder = faithful(), ColourEncoder()
+    result = evaluate(painter, phrased, encoder, settings=few)
+    painted = encoder.encode_images(torch.cat(painter.pictures)[:10].clamp(-1, 1)).double().numpy()
+    whole, part = (
+        frechet_distance(painted, encoder.encode_images(to_float(images)).double().numpy())
+        for images in (phrased.images, phrased.images[rows])
+    )
+    assert result["metrics"]["clip_fd"] == pytest.approx(whole, rel=1e-4)
+    assert abs(whole - part) > 0.05 * whole
+    assert result["protocol"]["reference_count"] == 48
+
+
+def test_the_unit_of_diversity_is_the_spread_of_real_pictures(dataset):
+    """Real pictures of half the spread double it; of very many real pictures some are enough, drawn by the seed."""
+    half = replace(dataset, images=(dataset.images // 2 + 64).astype(np.uint8))
+    whole, shrunk = (evaluate(deaf(), data, ColourEncoder(), settings=SETTINGS)["metrics"] for data in (dataset, half))
+    assert shrunk["diversity"] == pytest.approx(2 * whole["diversity"], rel=0.02)
+
+
+def test_of_many_real_pictures_some_give_the_unit(dataset, monkeypatch):
+    whole = evaluate(deaf(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
+    monkeypatch.setattr(module, "SPREAD", 20)
+    some, again = (evaluate(deaf(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"] for _ in range(2))
+    assert some["diversity"] == again["diversity"] != whole["diversity"]
+    assert some["diversity"] == pytest.approx(whole["diversity"], rel=0.2)
+    assert some["clip_fd"] == whole["clip_fd"]  # which takes them all
+
+
+def test_toy_birds_are_measured_with_the_judge():
+    birds = toy_birds(train=1, validation=1, test=70, size=32).split("test")
+    encoder, judge, painter = Reader(), Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval(), deaf()
+    encoder.encode = lambda captions: Text(torch.zeros(len(captions), 3))
+    settings = EvaluationSettings(n=60, batch_size=16, diversity_captions=2, per_caption=2)
+    result = evaluate(painter, birds, encoder, judge, settings)
     assert result["metrics"]["toy_fd"] > 0 and 0 <= result["metrics"]["attribute_accuracy"]["mentioned"] <= 1
     assert result["metrics"]["r_precision"] is None and result["metrics"]["clip_score"] is None
     assert result["protocol"]["extractor"].startswith("toy-judge-")
+    rows, captions = choose_captions(birds, settings)
+    painted, every = torch.cat(painter.pictures).clamp(-1, 1), to_float(birds.images)
+    assert result["metrics"]["attribute_accuracy"] == attribute_accuracy(judge, painted[:60], captions)
+    assert result["metrics"]["real"]["attribute_accuracy"] == attribute_accuracy(judge, every[rows], captions)
+    features, reference = judge.features(painted).double().numpy(), judge.features(every).double().numpy()
+    assert result["metrics"]["toy_fd"] == pytest.approx(frechet_distance(features[:60], reference), rel=1e-3)
+    varied = np.mean([mean_distance(pair) for pair in features[60:].reshape(2, 2, -1)])
+    assert result["metrics"]["diversity"] == pytest.approx(varied / mean_distance(reference), rel=1e-3)
 
 
 def test_too_few_pictures_give_no_distance(dataset):
-    few = EvaluationSettings(n=3, noise_size=3, candidates=2, diversity_captions=2, per_caption=2)
-    assert evaluate(faithful, dataset, ColourEncoder(), settings=few)["metrics"]["clip_fd"] is None
+    few = EvaluationSettings(n=3, candidates=2, diversity_captions=2, per_caption=2)
+    assert evaluate(faithful(), dataset, ColourEncoder(), settings=few)["metrics"]["clip_fd"] is None
+    two = dataset.subset([1, 2])
+    assert evaluate(faithful(), two, ColourEncoder(), settings=SETTINGS)["metrics"]["clip_fd"] is None
+
+
+def test_too_few_captions_give_no_r_precision(dataset):
+    metrics = evaluate(faithful(), dataset, ColourEncoder(), settings=replace(SETTINGS, candidates=9))["metrics"]
+    assert metrics["r_precision"] is None and metrics["clip_score"] > 95  # only eight captions are different
 
 
 def test_noise_does_not_depend_on_the_batch_size(dataset):
     captions = choose_captions(dataset, SETTINGS)[1]
     whole, parts = (
-        generate_pictures(deaf, captions, ColourEncoder(), EvaluationSettings(noise_size=3, batch_size=size))
+        torch.cat(list(paint(deaf(), captions, ColourEncoder(), EvaluationSettings(batch_size=size))))
         for size in (100, 7)
     )
     assert torch.equal(whole, parts) and len(whole.flatten(1).unique(dim=0)) == 40
+
+
+def test_noise_depends_on_the_seed_alone(dataset):
+    noises = []
+    for seed, others in ((0, 1), (0, 2), (1, 3)):
+        torch.manual_seed(others)
+        painter = deaf()
+        evaluate(painter, dataset, ColourEncoder(), settings=replace(SETTINGS, seed=seed))
+        noises.append(torch.cat(painter.noises))
+    assert torch.equal(noises[0], noises[1]) and not torch.isin(noises[0], noises[2]).any()
+
+
+def test_varied_pictures_have_noise_of_their_own(dataset):
+    """Noise that comes twice would make a system's pictures look alike, or its diversity depend on the others."""
+    painter = deaf()
+    evaluate(painter, dataset, ColourEncoder(), settings=SETTINGS)
+    noise = torch.cat(painter.noises)
+    assert noise.shape == (40 + 4 * 3, 3) and len(noise.flatten().unique()) == 52 * 3
+
+
+def test_pictures_come_in_batches_within_the_range(dataset):
+    captions = choose_captions(dataset, SETTINGS)[1]
+    loud = Painter(lambda sentence, noise: (3 * sentence + noise).bfloat16().requires_grad_())
+    batches = list(paint(loud, captions, ColourEncoder(), SETTINGS))
+    assert [len(batch) for batch in batches] == [16, 16, 8]
+    for batch in batches:
+        assert batch.dtype == torch.float32 and not batch.requires_grad
+        assert batch.min() == -1 and batch.max() == 1
+    fastest = list(paint(deaf(), captions, ColourEncoder(), EvaluationSettings()))
+    assert [len(batch) for batch in fastest] == [CPU_BATCH, CPU_BATCH, 40 - 2 * CPU_BATCH]
 
 
 def test_captions_are_chosen_by_the_seed(dataset):
@@ -98,83 +264,72 @@ def test_captions_are_chosen_by_the_seed(dataset):
     assert (rows == again).all() and captions == same and len(set(rows)) == 40
     assert all(caption in dataset.captions[row] for row, caption in zip(rows, captions, strict=True))
     assert choose_captions(dataset, EvaluationSettings(n=40, seed=1))[1] != captions
-    assert len(choose_captions(dataset, EvaluationSettings(n=100))[0]) == 100  # more than there are: twice and thrice
+    rows, _ = choose_captions(dataset, EvaluationSettings(n=100))  # more than there are: twice and thrice
+    assert len(rows) == 100 and sorted(np.bincount(rows)) == [2] * 44 + [3] * 4
+
+
+def test_each_of_a_picture_s_captions_is_as_likely(phrased):
+    rows, captions = choose_captions(phrased, EvaluationSettings(n=48 * 60))
+    places = [phrased.captions[row].index(caption) for row, caption in zip(rows, captions, strict=True)]
+    for count in (1, 2, 3, 4):
+        drawn = [place for row, place in zip(rows, places, strict=True) if len(phrased.captions[row]) == count]
+        shares = np.bincount(drawn, minlength=count) / len(drawn)
+        assert len(shares) == count and shares.min() > 0.8 / count
 
 
 def test_varied_pictures_are_grouped_by_caption(dataset):
-    varied = generate_varied(faithful, ["a red square", "a blue square"], ColourEncoder(), SETTINGS)
-    assert varied.shape == (2, 3, 3, 32, 32)
-    assert (varied[0, :, 2].mean() < -0.5) and (varied[1, :, 2].mean() > -1) and varied[0].std(dim=0).mean() > 0
-
-
-def test_pictures_reach_both_ends_of_the_range():
-    pictures = to_pictures(np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3))
-    assert pictures.shape == (2, 3, 1, 1) and pictures[0].eq(-1).all() and pictures[1].eq(1).all()
-
-
-class Contrary(ColourEncoder):
-    """Takes every caption for the opposite colour; of pictures it sees the colours as they are."""
-
-    name, fingerprint = "contrary", "c0ffee"
-
-    def encode(self, captions):
-        return SimpleNamespace(sentence=-super().encode(captions).sentence)
+    painter = faithful()
+    evaluate(painter, dataset, ColourEncoder(), settings=SETTINGS)
+    captions = choose_captions(dataset, SETTINGS)[1][:4]
+    sentences, pictures = torch.cat(painter.sentences)[40:], torch.cat(painter.pictures)[40:]
+    assert torch.equal(sentences, ColourEncoder().encode(captions).sentence.repeat_interleave(3, 0))
+    assert (pictures.unflatten(0, (4, 3)).std(dim=1).amax((1, 2, 3)) > 0).all()
 
 
 def test_another_encoder_may_judge(dataset):
     """The generator is conditioned by one encoder and scored by the other, as are the real pictures."""
-    own, judged = (evaluate(faithful, dataset, ColourEncoder(), None, SETTINGS, judge) for judge in (None, Contrary()))
+    own, judged = (
+        evaluate(faithful(), dataset, ColourEncoder(), None, SETTINGS, judge) for judge in (None, Contrary())
+    )
     assert own["metrics"]["r_precision"]["mean"] > 0.9 and own["metrics"]["clip_score"] > 95
     assert judged["metrics"]["r_precision"]["mean"] < 0.1 and judged["metrics"]["clip_score"] == 0
     assert judged["metrics"]["real"]["clip_score"] < 10 < own["metrics"]["real"]["clip_score"]
     assert judged["metrics"]["clip_fd"] == pytest.approx(own["metrics"]["clip_fd"])  # it sees the same pictures
     names = [(result["protocol"]["text_encoder"], result["protocol"]["judge_encoder"]) for result in (own, judged)]
-    assert names == [("colours", "colours"), ("colours", "c0ffee")]
-    assert judged["protocol"]["extractor"] == "contrary"
+    assert names == [("1" * 64, "1" * 64), ("1" * 64, "c0ffee")]
+    assert judged["protocol"]["extractor"] == "contrary" and own["protocol"]["extractor"] == "colours"
 
 
 def test_an_encoder_without_eyes_can_be_judged_by_one_that_sees(dataset):
-    reader = SimpleNamespace(name="reader", encode=ColourEncoder().encode)
-    alone = evaluate(faithful, dataset, reader, settings=SETTINGS)["metrics"]
+    alone = evaluate(faithful(), dataset, Reader(), settings=SETTINGS)["metrics"]
     assert alone["r_precision"] is None and alone["clip_score"] is None and "clip_fd" not in alone
-    judged = evaluate(faithful, dataset, reader, None, SETTINGS, ColourEncoder())
+    judged = evaluate(faithful(), dataset, Reader(), None, SETTINGS, ColourEncoder())
     assert judged["metrics"]["r_precision"]["mean"] > 0.9 and judged["metrics"]["clip_fd"] > 0
-    blind = evaluate(faithful, dataset, ColourEncoder(), None, SETTINGS, reader)["metrics"]
+    blind = evaluate(faithful(), dataset, ColourEncoder(), None, SETTINGS, Reader())["metrics"]
     assert blind["r_precision"] is None and blind["clip_score"] is None
 
 
 @pytest.mark.parametrize("truncation", [0.5, 0.88])
 def test_truncation_reaches_all_noise_that_is_drawn(dataset, truncation):
-    seen = []
-
-    def spying(sentence, noise):
-        seen.append(noise)
-        return deaf(sentence, noise)
-
-    settings = replace(SETTINGS, noise_size=100, truncation=truncation)
-    result = evaluate(lambda s, n: spying(s, n[:, :3]), dataset, ColourEncoder(), settings=settings)
-    assert len(torch.cat(seen)) == 40 + 4 * 3  # one of each caption, and several of a few
-    noise = generate_noise(settings)
-    assert 1.8 * truncation < noise.abs().max() <= 2 * truncation
-    assert torch.cat(seen).abs().max() <= 2 * truncation
-    assert result["protocol"]["truncation"] == truncation
-    assert generate_noise(replace(settings, truncation=None)).abs().max() > 2
-
-
-def generate_noise(settings):
-    """Return what `generate_pictures` draws."""
-    captions, noise = ["a red square"] * 40, []
-    generate_pictures(lambda s, n: noise.append(n) or deaf(s, n[:, :3]), captions, ColourEncoder(), settings)
-    return torch.cat(noise)
+    found = {}
+    for cut in (truncation, None):
+        painter = deaf(noise_dim=100)
+        result = evaluate(painter, dataset, ColourEncoder(), settings=replace(SETTINGS, truncation=cut))
+        found[cut] = torch.cat(painter.noises)
+        assert len(found[cut]) == 40 + 4 * 3  # one of each caption, and several of a few
+        assert result["protocol"]["truncation"] == cut
+    for drawn in found[truncation].split([40, 12]):
+        assert 1.8 * truncation < drawn.abs().max() <= 2 * truncation
+    assert found[None].abs().max() > 2
 
 
 def test_impossible_truncation_is_named(dataset):
     with pytest.raises(InputError, match="truncation = -1"):
-        evaluate(faithful, dataset, ColourEncoder(), settings=replace(SETTINGS, truncation=-1))
+        evaluate(faithful(), dataset, ColourEncoder(), settings=replace(SETTINGS, truncation=-1))
 
 
 def test_the_outcome_can_be_written(dataset, tmp_path):
-    outcome = evaluate(faithful, dataset, ColourEncoder(), settings=SETTINGS)
+    outcome = evaluate(faithful(), dataset, ColourEncoder(), settings=SETTINGS)
     text = write_result(tmp_path, **outcome).read_text()
     for word in ("seconds", "reference_split", "extractor", "resize", "commit"):
         assert f'"{word}"' in text
@@ -182,4 +337,67 @@ def test_the_outcome_can_be_written(dataset, tmp_path):
 
 def test_an_empty_dataset_is_named(dataset):
     with pytest.raises(InputError, match="no pictures"):
-        evaluate(faithful, dataset.subset([]), ColourEncoder(), settings=SETTINGS)
+        evaluate(faithful(), dataset.subset([]), ColourEncoder(), settings=SETTINGS)
+
+
+SIDE = 29  # of no other test's pictures
+
+
+class Watched(np.ndarray):
+    """Pictures that remember the most that were taken at once."""
+
+    most = 0
+
+    def __getitem__(self, index):
+        taken = super().__getitem__(index)
+        if taken.ndim == 4:
+            Watched.most = max(Watched.most, len(taken))
+        return taken
+
+
+class Census:
+    """Counts, at every sixteenth question, the pictures that fit into the memory that picture tensors keep alive."""
+
+    def __init__(self):
+        self.asked, self.most = 0, 0
+
+    def ask(self):
+        self.asked += 1
+        if self.asked % 16 == 0:
+            tensors = [item for item in gc.get_objects() if type(item) is torch.Tensor]
+            pictures = [item.untyped_storage() for item in tensors if item.ndim == 4 and item.shape[-1] == SIDE]
+            memory = {storage.data_ptr(): storage.nbytes() for storage in pictures}
+            self.most = max(self.most, sum(memory.values()) // (3 * SIDE * SIDE * 4))
+
+
+@pytest.mark.parametrize("by", ["judge", "clip"])
+def test_only_a_few_batches_of_pictures_are_alive(by, monkeypatch):
+    """Twenty batches of five are painted, twenty are real, and as many of the reference."""
+    census, images = Census(), np.random.default_rng(0).integers(0, 256, (120, SIDE, SIDE, 3), dtype=np.uint8)
+    monkeypatch.setattr(Watched, "most", 0)
+    captions = [[f"a {COLOURS[1 + 3 * (row % 2)]} bird"] for row in range(120)]
+    watched = CaptionedImages(images.view(Watched), captions, np.zeros(120, np.int64), np.full(120, "test"), ["bird"])
+
+    class Generating(Painter):
+        def generate(self, text, noise):
+            census.ask()
+            return torch.rand(len(noise), 3, SIDE, SIDE)
+
+    class Seeing(ColourEncoder):
+        def encode_images(self, images):
+            census.ask()
+            return super().encode_images(images)
+
+    class Judging(Judge):
+        def read(self, images):
+            census.ask()
+            return super().read(images)
+
+    settings = EvaluationSettings(n=100, batch_size=5, diversity_captions=10, per_caption=4, candidates=2)
+    judge = Judging(JudgeConfig(ATTRIBUTES, **SMALL)).eval() if by == "judge" else None
+    encoder = Seeing() if by == "clip" else Reader()
+    metrics = evaluate(Generating(None), watched, encoder, judge, settings)["metrics"]
+    assert metrics["toy_fd" if by == "judge" else "clip_fd"] > 0 and metrics["diversity"] > 0
+    assert census.asked == 20 + 8 + 20 + 20 + 24 + 8  # painted and looked at, then real pictures, then the reference
+    assert 5 <= census.most <= 3 * 5
+    assert Watched.most == 5

@@ -2,7 +2,8 @@ import json
 import re
 
 from t2ilib.files import ROOT
-from t2ilib.metrics.results import commit, hardware, relative, sanitised_command, write_result
+from t2ilib.metrics.results import write_result
+from t2ilib.provenance import commit, hardware, relative, sanitised_command
 
 
 def test_a_result_says_how_it_came_about(tmp_path):

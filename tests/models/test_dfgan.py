@@ -1,7 +1,6 @@
-"""DF-GAN: sizes, blocks, the effect of each loss term. That it equals the released code: test_official_dfgan.py."""
+"""DF-GAN: sizes, blocks, the effect of each loss term. That it equals the released code: tests/official."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 
 from t2ilib import models
 from t2ilib.errors import InputError
+from t2ilib.features import Batch, Text
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
 from t2ilib.models.layers import ConditionalAffine, DeepFusion, DownBlock, FusionUpBlock, MatchingHead
 from t2ilib.training import Run, TrainingSettings, train
@@ -26,18 +26,18 @@ def make(awake: bool = True, **changes) -> DFGAN:
     return system
 
 
-def make_batch(system: DFGAN, count: int = 3) -> SimpleNamespace:
-    size, generator = system.config.image_size, torch.Generator().manual_seed(1)
-    images = torch.rand(count, 3, size, size, generator=generator) * 2 - 1
-    sentence = torch.randn(count, system.config.embedding_dim, generator=generator)
-    return SimpleNamespace(images=images, sentence=sentence)
+def some_noise(system: DFGAN, count: int = 3) -> torch.Tensor:
+    return system.noise(count, torch.Generator().manual_seed(2))
 
 
-def with_noise(system: DFGAN, count: int = 3) -> torch.Tensor:
-    """Let the system draw always the same noise, and return it."""
-    noise = torch.randn(count, system.config.noise_dim, generator=torch.Generator().manual_seed(2))
-    system.noise = lambda count, device=None: noise[:count]
-    return noise
+@pytest.fixture
+def system() -> DFGAN:
+    return make()
+
+
+@pytest.fixture
+def batch(system, make_batch) -> Batch:
+    return make_batch(system, 3)
 
 
 def test_parameter_counts_of_the_paper_size():
@@ -57,14 +57,14 @@ def test_parameter_counts_of_the_paper_size():
         (256, [2, 4, 8, 16, 16, 16, 16]),
     ],
 )
-def test_shapes(size, channels):
+def test_shapes(size, channels, make_batch):
     system = make(image_size=size, nf=2)
     assert system.config.channels == channels
-    batch = make_batch(system, 2)
+    sentence = make_batch(system, 2).text.sentence
     with torch.no_grad():
-        pictures = system.generator(with_noise(system, 2), batch.sentence)
+        pictures = system.generator(some_noise(system, 2), sentence)
         features = system.discriminator(pictures)
-        logits = system.head(features, batch.sentence)
+        logits = system.head(features, sentence)
     assert pictures.shape == (2, 3, size, size) and pictures.abs().max() <= 1
     assert features.shape == (2, 16, 4, 4)
     assert logits.shape == (2,)
@@ -79,6 +79,7 @@ def test_shapes(size, channels):
         ({"noise_dim": 0}, "noise_dim = 0"),
         ({"embedding_dim": -1}, "embedding_dim = -1"),
         ({"nf": 0}, "nf = 0"),
+        ({"penalty_every": 0}, "penalty_every = 0"),
         ({"ngf": 8}, "ngf"),
         ({"two_way": 1}, "two_way"),
     ],
@@ -154,11 +155,11 @@ def test_head_sees_features_and_sentence_of_its_own_row(embedding_dim):
     assert torch.equal(changed, logits) is (embedding_dim == 0)
 
 
-def test_text_acts_on_the_picture_once_the_affines_have_learnt():
+def test_text_acts_on_the_picture_once_the_affines_have_learnt(make_batch):
     for awake in (False, True):
         system = make(awake)
-        batch, noise = make_batch(system), with_noise(system)
-        one, other = (system.generator(noise, sentence) for sentence in (batch.sentence, batch.sentence.flip(0)))
+        text, noise = make_batch(system, 3).text, some_noise(system)
+        one, other = (system.generator(noise, sentence) for sentence in (text.sentence, text.sentence.flip(0)))
         assert torch.equal(one, other) is not awake
         assert not torch.equal(one[0], one[1])
 
@@ -179,51 +180,52 @@ ONE_WAY = ["real", "fake", "mismatched", "penalty"]
     ],
     ids=["paper", "no penalty", "two-way"],
 )
-def test_terms_follow_the_options(changes, discriminator, generator):
+def test_terms_follow_the_options(changes, discriminator, generator, make_batch):
     system = make(**changes)
-    batch = make_batch(system)
-    assert list(system.discriminator_loss(batch)) == discriminator
-    assert list(system.generator_loss(batch)) == generator
+    batch = make_batch(system, 3)
+    fakes = system.prepare(batch, system.trained)
+    assert list(system.loss("discriminator", batch, fakes)) == discriminator
+    assert list(system.loss("generator", batch, fakes)) == generator
     system.guidance = lambda fakes, batch: fakes.mean()
-    assert list(system.generator_loss(batch)) == [*generator, "clip"]
-    assert list(system.discriminator_loss(batch)) == discriminator
+    assert list(system.loss("generator", batch, fakes)) == [*generator, "clip"]
+    assert list(system.loss("discriminator", batch, fakes)) == discriminator
 
 
 @pytest.mark.parametrize("two_way", [False, True])
-def test_terms_by_hand(two_way):
+def test_terms_by_hand(two_way, make_batch):
     """Equation 1, row by row; the mismatched sentence is a neighbour's."""
     system = make(two_way=two_way)
-    batch, noise = make_batch(system), with_noise(system)
-    fakes = system.generator(noise, batch.sentence)
+    batch = make_batch(system, 3)
+    fakes = system.fakes(batch.text, some_noise(system))
 
     def score(picture, sentence):
         return system.head(system.discriminator(picture[None]), sentence[None]).item()
 
-    rows = list(zip(batch.images, fakes, batch.sentence, strict=True))
+    rows = list(zip(batch.images, fakes.last, batch.text.sentence, strict=True))
     real, fake = [score(x, e) for x, _, e in rows], [score(x, e) for _, x, e in rows]
-    mismatched = [score(batch.images[(i + 1) % 3], batch.sentence[i]) for i in range(3)]
+    mismatched = [score(batch.images[(i + 1) % 3], batch.text.sentence[i]) for i in range(3)]
     expected = {
         "real": sum(max(0, 1 - logit) for logit in real) / 3,
         "fake": sum(max(0, 1 + logit) for logit in fake) / 6,
         "mismatched": sum(max(0, 1 + logit) for logit in mismatched) / 6,
     }
     if two_way:
-        alone = [system.unconditional(system.discriminator(x)).tolist() for x in (batch.images, fakes)]
+        alone = [system.unconditional(system.discriminator(x)).tolist() for x in (batch.images, fakes.last)]
         expected["unconditional_real"] = sum(max(0, 1 - logit) for logit in alone[0]) / 3
         expected["unconditional_fake"] = sum(max(0, 1 + logit) for logit in alone[1]) / 3
-    terms = {name: term.item() for name, term in system.discriminator_loss(batch).items()}
+    terms = {name: term.item() for name, term in system.loss("discriminator", batch, fakes).items()}
     assert {name: terms[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert min(expected.values()) > 0 and len(set(expected.values())) == len(expected)
-    generator = {name: term.item() for name, term in system.generator_loss(batch).items()}
+    generator = {name: term.item() for name, term in system.loss("generator", batch, fakes).items()}
     assert generator["adversarial"] == pytest.approx(-sum(fake) / 3, rel=1e-5)
     if two_way:
         assert generator["unconditional_adversarial"] == pytest.approx(-sum(alone[1]) / 3, rel=1e-5)
 
 
-def naive_penalty(system: DFGAN, batch: SimpleNamespace) -> torch.Tensor:
+def naive_penalty(system: DFGAN, batch: Batch) -> torch.Tensor:
     """2 |gradient|^6, one sample after the other, by the other kind of automatic differentiation."""
     total = 0.0
-    for image, sentence in zip(batch.images, batch.sentence, strict=True):
+    for image, sentence in zip(batch.images, batch.text.sentence, strict=True):
         inputs = [image[None].requires_grad_(), sentence[None].requires_grad_()]
         logit = system.head(system.discriminator(inputs[0]), inputs[1])
         gradients = torch.autograd.grad(logit.sum(), inputs, create_graph=True)
@@ -231,15 +233,14 @@ def naive_penalty(system: DFGAN, batch: SimpleNamespace) -> torch.Tensor:
     return 2 * total / len(batch.images)
 
 
-def test_penalty_and_its_second_order_gradient_equal_naive():
-    system = make()
-    batch, parameters = make_batch(system), list(system.discriminator.parameters())
-    penalty, logits, features = system.penalised(batch.images, batch.sentence)
+def test_penalty_and_its_second_order_gradient_equal_naive(system, batch):
+    parameters = list(system.discriminator.parameters())
+    penalty, logits, features = system.penalised(batch)
     expected = naive_penalty(system, batch)
     torch.testing.assert_close(penalty, expected, rtol=1e-4, atol=0)
     assert penalty > 1e-6
     torch.testing.assert_close(features, system.discriminator(batch.images))
-    torch.testing.assert_close(logits, system.head(features, batch.sentence))
+    torch.testing.assert_close(logits, system.head(features, batch.text.sentence))
     ours, theirs = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (penalty, expected))
     assert [gradient is None for gradient in ours] == [gradient is None for gradient in theirs]
     for one, other in zip(ours, theirs, strict=True):
@@ -247,19 +248,39 @@ def test_penalty_and_its_second_order_gradient_equal_naive():
             assert (one - other).norm() < 1e-3 * other.norm()
 
 
-def test_penalty_takes_its_weight_and_power_from_the_config():
-    system = make()
-    batch = make_batch(system)
+def test_penalty_takes_its_weight_and_power_from_the_config(system, batch):
     penalties = {}
     for weight, power, summed in ((2.0, 6.0, False), (4.0, 6.0, False), (2.0, 2.0, False), (2.0, 6.0, True)):
         system.config = replace(system.config, penalty=weight, penalty_power=power, summed_norms=summed)
-        penalties[weight, power, summed] = system.penalised(batch.images, batch.sentence)[0].item()
+        penalties[weight, power, summed] = system.penalised(batch)[0].item()
     released = penalties[2.0, 6.0, False]
     assert penalties[4.0, 6.0, False] == pytest.approx(2 * released)
     assert penalties[2.0, 2.0, False] != pytest.approx(released)
     assert released < penalties[2.0, 6.0, True] < 8 * released
     system.config = replace(system.config, penalty=0.0)
-    assert system.penalised(batch.images, batch.sentence)[0].item() == 0
+    penalty, logits, features = system.penalised(batch)
+    assert penalty is None
+    assert torch.equal(features, system.discriminator(batch.images))
+    assert torch.equal(logits, system.head(features, batch.text.sentence))
+
+
+def test_a_penalty_in_every_fourth_step_is_four_times_as_heavy(system, batch):
+    """Lazy regularisation: fewer penalties, and for fixed weights the same on average."""
+    fakes = system.prepare(batch, system.trained)
+    every = system.loss("discriminator", batch, fakes)
+    system.config, found = replace(system.config, penalty_every=4), {}
+    for step in range(12):
+        terms = system.loss("discriminator", replace(batch, step=step), fakes)
+        if "penalty" in terms:
+            found[step] = terms.pop("penalty")
+        assert list(terms) == ONE_WAY[:3]
+        for name, term in terms.items():
+            torch.testing.assert_close(term, every[name])
+    assert list(found) == [0, 4, 8]
+    for penalty in found.values():
+        torch.testing.assert_close(penalty, 4 * every["penalty"])
+    torch.testing.assert_close(sum(found.values()) / 12, every["penalty"])
+    assert every["penalty"] > 1e-6
 
 
 def test_discriminator_learns_four_times_as_fast():
@@ -275,10 +296,11 @@ def test_discriminator_learns_four_times_as_fast():
     assert sizes["discriminator"] == sum(p.numel() for p in make().discriminator.parameters())  # head and all
 
 
-def test_an_unused_shortcut_gets_no_gradient():
+def test_an_unused_shortcut_gets_no_gradient(make_batch):
     """Where a discriminator block keeps its channels, the released code builds a 1x1 shortcut and does not use it."""
     system = make(image_size=64, nf=2)
-    sum(system.discriminator_loss(make_batch(system)).values()).backward()
+    batch = make_batch(system, 3)
+    sum(system.loss("discriminator", batch, system.prepare(batch, ("discriminator",))).values()).backward()
     dead = [name for name, parameter in system.discriminator.named_parameters() if parameter.grad is None]
     assert dead == ["blocks.3.skip.weight", "blocks.3.skip.bias"]
 
@@ -288,22 +310,23 @@ class Poisoned:
 
     batch_size = 3
 
-    def __init__(self, system: DFGAN, poison: int | None = None):
-        self.made, self.poison = make_batch(system), poison
+    def __init__(self, batch: Batch, poison: int | None = None):
+        self.made, self.poison = batch, poison
 
-    def batch(self, step: int) -> SimpleNamespace:
-        bad = torch.nan if step == self.poison else 1.0
-        return SimpleNamespace(images=self.made.images * bad, sentence=self.made.sentence * bad)
+    def batch(self, number: int) -> Batch:
+        bad = torch.nan if number == self.poison else 1.0
+        return replace(self.made, images=self.made.images * bad, text=Text(self.made.text.sentence * bad))
 
 
 @pytest.mark.parametrize("poison", [None, 1])
-def test_skipping_what_is_not_finite_copes_with_weights_without_gradient(poison, tmp_path):
-    settings = TrainingSettings(steps=2, precision="fp32", ema=0.0, non_finite="skip", log_every=1, sample_every=1)
-    settings = replace(settings, checkpoint_every=1)
+def test_skipping_what_is_not_finite_copes_with_weights_without_gradient(poison, tmp_path, make_batch):
+    settings = TrainingSettings(
+        steps=2, precision="fp32", non_finite="skip", log_every=1, sample_every=1, checkpoint_every=1
+    )
     system = make(image_size=64, nf=2)
     before = {name: value.clone() for name, value in system.state_dict().items()}
     run = Run.create(tmp_path, Recipe("dfgan", training=settings))
-    records = train(system, Poisoned(system, poison), settings, run)
+    records = train(system, Poisoned(make_batch(system, 3), poison), settings, run)
     next(records)
     first = {name: value.clone() for name, value in system.state_dict().items()}
     list(records)
@@ -321,16 +344,16 @@ def one_block(monkeypatch) -> DFGAN:
     return make(nf=2)
 
 
-def test_compiled_discriminator_loss_equals_eager(one_block):
+def test_compiled_discriminator_loss_equals_eager(one_block, make_batch):
     """The penalty's gradient of a gradient stays inside one graph: `fullgraph` refuses anything else."""
-    batch = make_batch(one_block)
+    batch = make_batch(one_block, 3)
     batch.images = batch.images[..., :8, :8]
-    with_noise(one_block)
-    compiled = torch.compile(one_block.discriminator_loss, backend="aot_eager", fullgraph=True)
+    fakes = one_block.fakes(batch.text, some_noise(one_block))
+    compiled = torch.compile(one_block.loss, backend="aot_eager", fullgraph=True)
     results = []
-    for loss in (one_block.discriminator_loss, compiled):
+    for loss in (one_block.loss, compiled):
         one_block.zero_grad()
-        terms = loss(batch)
+        terms = loss("discriminator", batch, fakes)
         sum(terms.values()).backward()
         gradients = {n: p.grad.clone() for n, p in one_block.named_parameters() if p.grad is not None}
         results.append((terms, gradients))
@@ -341,15 +364,13 @@ def test_compiled_discriminator_loss_equals_eager(one_block):
         torch.testing.assert_close(eager, compiled_result, rtol=1e-5, atol=1e-7)
 
 
-def test_huge_and_flat_discriminators_keep_the_penalty_finite():
+def test_huge_and_flat_discriminators_keep_the_penalty_finite(system, batch):
     """Without sentence and picture in the logit the gradient is zero, and so is the penalty's own: no root, no NaN."""
-    system = make()
-    batch = make_batch(system)
     for scale in (0.0, 1e3):
         with torch.no_grad():
             system.head.joint[2].weight.fill_(scale)
         system.zero_grad()
-        penalty, _, _ = system.penalised(batch.images, batch.sentence)
+        penalty, _, _ = system.penalised(batch)
         penalty.backward()
         assert penalty.isfinite() and (penalty == 0) == (scale == 0)
         assert all(p.grad.isfinite().all() for p in system.discriminator.parameters() if p.grad is not None)

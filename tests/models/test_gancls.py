@@ -1,6 +1,4 @@
-"""GAN-CLS: shapes, options and the effect of each loss term. That it equals the released code: test_official.py."""
-
-from types import SimpleNamespace
+"""GAN-CLS: shapes, options and the effect of each loss term. That it equals the released code: tests/official."""
 
 import pytest
 import torch
@@ -8,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from t2ilib import models
+from t2ilib.features import Batch, Needs
 from t2ilib.models.gancls import GANCLS, GANCLSConfig
 from t2ilib.models.layers import MinibatchSimilarity, TextProjection
 
@@ -17,11 +16,10 @@ def make(**changes) -> GANCLS:
     return GANCLS(GANCLSConfig.tiny(**changes))
 
 
-def make_batch(system: GANCLS, count: int = 4) -> SimpleNamespace:
-    config, size = system.config, system.config.image_size
-    torch.manual_seed(1)
-    images, mismatched = (torch.rand(count, 3, size, size) * 2 - 1 for _ in range(2))
-    return SimpleNamespace(images=images, mismatched=mismatched, sentence=torch.randn(count, config.embedding_dim))
+def terms(system: GANCLS, role: str, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the terms of a role's loss for fakes of always the same noise."""
+    torch.manual_seed(2)
+    return system.loss(role, batch, system.prepare(batch, system.trained))
 
 
 def test_parameter_counts_of_the_paper_size():
@@ -35,12 +33,12 @@ def test_parameter_counts_of_the_paper_size():
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize("text", [True, False])
-def test_shapes(size, text):
+def test_shapes(size, text, make_batch):
     system = make(image_size=size, text=text)
     batch = make_batch(system, 2)
-    pictures = system.generator(system.noise(2), batch.sentence)
+    pictures = system.generator(system.noise(2), batch.text.sentence)
     assert pictures.shape == (2, 3, size, size)
-    logits, features = system.discriminator(pictures, batch.sentence)
+    logits, features = system.discriminator(pictures, batch.text.sentence)
     assert logits.shape == (2,)
     assert features.shape == (2, size, 4, 4)  # ndf = 8, doubled until 4x4
 
@@ -56,67 +54,79 @@ def test_initial_weights_are_dcgans():
 
 
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
-def test_text_matters_only_with_text(network):
+def test_text_matters_only_with_text(network, make_batch):
     for text in (True, False):
         system = make(text=text).eval()
         batch = make_batch(system)
         inputs = system.noise(4) if network == "generator" else batch.images
-        outputs = [getattr(system, network)(inputs, s) for s in (batch.sentence, batch.sentence.flip(0))]
+        sentence = batch.text.sentence
+        outputs = [getattr(system, network)(inputs, given) for given in (sentence, sentence.flip(0))]
         first, second = [out if network == "generator" else out[0] for out in outputs]
         assert torch.equal(first, second) is not text
 
 
-def test_terms_follow_the_options():
-    batch = make_batch(make())
-    assert list(make().discriminator_loss(batch)) == ["real", "fake", "mismatched"]
-    assert list(make(mismatched=False).discriminator_loss(batch)) == ["real", "fake"]
-    assert list(make(text=False).discriminator_loss(batch)) == ["real", "fake"]
-    assert list(make().generator_loss(batch)) == ["adversarial", "feature_matching", "l1"]
-    assert list(make(feature_matching=0.0, l1=0.0).generator_loss(batch)) == ["adversarial"]
-    assert list(make(interpolation=True).generator_loss(batch))[-1] == "interpolated"
-    assert "interpolated" not in make(interpolation=True, text=False).generator_loss(batch)
+@pytest.mark.parametrize(
+    ("changes", "discriminator", "generator"),
+    [
+        ({}, ["real", "fake", "mismatched"], ["adversarial", "feature_matching", "l1"]),
+        ({"mismatched": False}, ["real", "fake"], ["adversarial", "feature_matching", "l1"]),
+        ({"text": False}, ["real", "fake"], ["adversarial", "feature_matching", "l1"]),
+        ({"feature_matching": 0.0, "l1": 0.0}, ["real", "fake", "mismatched"], ["adversarial"]),
+        (
+            {"interpolation": True},
+            ["real", "fake", "mismatched"],
+            ["adversarial", "feature_matching", "l1", "interpolated"],
+        ),
+        ({"interpolation": True, "text": False}, ["real", "fake"], ["adversarial", "feature_matching", "l1"]),
+    ],
+    ids=lambda value: "-".join(value) or "default" if isinstance(value, dict) else None,
+)
+def test_terms_and_needs_follow_the_options(changes, discriminator, generator, make_batch):
+    system = make(**changes)
+    assert system.needs == Needs(mismatched="mismatched" in discriminator)
+    batch = make_batch(system)
+    assert (batch.mismatched is not None) is system.needs.mismatched
+    assert list(terms(system, "discriminator", batch)) == discriminator
+    assert list(terms(system, "generator", batch)) == generator
 
 
-def test_discriminator_terms_by_hand():
-    """The real term sees pictures, the mismatched one the other class's, both beside the same sentences."""
+def test_discriminator_terms_by_hand(make_batch):
+    """Real pictures, fakes and pictures of another class stand beside the same sentences."""
     system = make(smoothing=0.8)
     batch = make_batch(system)
-    terms = system.discriminator_loss(batch)
-    for name, images, label in (("real", batch.images, 0.8), ("mismatched", batch.mismatched, 0.0)):
-        probability = system.discriminator(images, batch.sentence)[0].sigmoid()
-        torch.testing.assert_close(terms[name], F.binary_cross_entropy(probability, torch.full((4,), label)))
+    fakes = system.prepare(batch, system.trained)
+    found = system.loss("discriminator", batch, fakes)
+    kinds = {"real": (batch.images, 0.8), "fake": (fakes.last, 0.0), "mismatched": (batch.mismatched, 0.0)}
+    for name, (images, label) in kinds.items():
+        probability = system.discriminator(images, batch.text.sentence)[0].sigmoid()
+        torch.testing.assert_close(found[name], F.binary_cross_entropy(probability, torch.full((4,), label)))
 
 
-def test_the_paper_halves_the_negative_terms():
+def test_the_paper_halves_the_negative_terms(make_batch):
     released, paper = make(), make(halve_negatives=True)
     batch = make_batch(released)
-    terms = []
-    for system in (released, paper):
-        torch.manual_seed(2)
-        terms.append(system.discriminator_loss(batch))
+    found = [terms(system, "discriminator", batch) for system in (released, paper)]
     for name, share in (("real", 1.0), ("fake", 0.5), ("mismatched", 0.5)):
-        torch.testing.assert_close(terms[1][name], share * terms[0][name])
+        torch.testing.assert_close(found[1][name], share * found[0][name])
 
 
-def test_generator_terms_are_weighted():
+def test_generator_terms_are_weighted(make_batch):
     light, heavy = make(feature_matching=1.0, l1=1.0), make(feature_matching=7.0, l1=3.0)
     batch = make_batch(light)
-    terms = []
-    for system in (light, heavy):
-        torch.manual_seed(2)
-        terms.append(system.generator_loss(batch))
+    found = [terms(system, "generator", batch) for system in (light, heavy)]
     for name, factor in (("adversarial", 1.0), ("feature_matching", 7.0), ("l1", 3.0)):
-        torch.testing.assert_close(terms[1][name], factor * terms[0][name])
+        torch.testing.assert_close(found[1][name], factor * found[0][name])
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
-def test_interpolation_lies_between_a_sentence_and_its_neighbour(beta, monkeypatch):
+def test_interpolation_lies_between_a_sentence_and_its_neighbour(beta, monkeypatch, make_batch):
     system = make(interpolation=True, beta=beta)
-    sentence = make_batch(system).sentence
+    text = make_batch(system).text
     seen = []
     forward = system.generator.forward
     monkeypatch.setattr(system.generator, "forward", lambda noise, text: seen.append(text) or forward(noise, text))
-    loss = system.interpolated_loss(sentence)
+    loss = system.interpolated_loss(text)
+    sentence = text.sentence
     expected = torch.stack([beta * sentence[i] + (1 - beta) * sentence[i - 1] for i in range(4)])
     torch.testing.assert_close(seen[0], expected)
     loss.backward()
@@ -152,18 +162,18 @@ def test_minibatch_similarity_is_alive_at_the_start_and_sees_collapse():
     assert not layer(features[:1]).any()  # alone in its batch
 
 
-def test_minibatch_discrimination_makes_logits_depend_on_the_batch():
+def test_minibatch_discrimination_makes_logits_depend_on_the_batch(make_batch):
     for option in (False, True):
         system = make(minibatch_discrimination=option).eval()
         batch = make_batch(system)
-        together = system.discriminator(batch.images, batch.sentence)[0][:2]
-        apart = system.discriminator(batch.images[:2], batch.sentence[:2])[0]
+        together = system.score(batch.images, batch.text)[:2]
+        apart = system.score(batch.images[:2], batch.text[:2])
         assert torch.allclose(together, apart, rtol=0, atol=1e-6) is not option
 
 
-def test_minibatch_discrimination_trains():
+def test_minibatch_discrimination_trains(make_batch):
     system = make(minibatch_discrimination=True)
-    sum(system.discriminator_loss(make_batch(system)).values()).backward()
+    sum(terms(system, "discriminator", make_batch(system)).values()).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in system.discriminator.parameters())
 
 

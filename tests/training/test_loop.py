@@ -1,63 +1,22 @@
-"""The loop, on a system small enough to see through: one linear generator, one linear discriminator."""
+"""The loop, on a system small enough to see through."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from tiny import Small, SmallBatches, make_batch, small
 from torch import nn
 
 from t2ilib.errors import InputError
-from t2ilib.training import Recipe, Run, Samples, TrainingSettings, train
+from t2ilib.features import Text
+from t2ilib.training import Recipe, Run, TrainingSettings, train
 from t2ilib.training.ema import EMA
-from t2ilib.training.loop import Trainer, frozen, step_seed
+from t2ilib.training.loop import Trainer, set_rate, step_seed
 
 SETTINGS = TrainingSettings(
-    steps=8, precision="fp32", ema=0.9, log_every=2, sample_every=4, checkpoint_every=4, channels_last=False
+    steps=8, precision="fp32", log_every=2, sample_every=4, checkpoint_every=4, channels_last=False
 )
-
-
-class Small(nn.Module):
-    """A system of two linear layers whose noise comes from the global random numbers, as dropout's would."""
-
-    def __init__(self):
-        super().__init__()
-        self.generator = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.Dropout(0.2))
-        self.discriminator = nn.Linear(12, 1)
-
-    def optimizers(self):
-        parts = {"generator": self.generator, "discriminator": self.discriminator}
-        return {name: torch.optim.Adam(part.parameters(), 1e-2, fused=True) for name, part in parts.items()}
-
-    def fake(self, batch):
-        return self.generator(torch.cat([batch, torch.randn(len(batch), 3)], 1))
-
-    def discriminator_loss(self, batch):
-        with torch.no_grad():
-            fake = self.fake(batch)
-        return {"real": -self.discriminator(batch.repeat(1, 4)).mean(), "fake": self.discriminator(fake).mean()}
-
-    def generator_loss(self, batch):
-        return {"fake": -self.discriminator(self.fake(batch)).mean()}
-
-    def generate(self, sentence, noise):
-        return self.generator(torch.cat([sentence, noise], 1)).reshape(-1, 3, 2, 2)
-
-
-class SmallBatches:
-    batch_size = 5
-
-    def __init__(self, poison=None):
-        self.poison = poison
-
-    def batch(self, step):
-        batch = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-        return batch * torch.nan if step == self.poison else batch
-
-
-def small():
-    torch.manual_seed(0)
-    return Small()
 
 
 def equal(a, b):
@@ -127,38 +86,88 @@ def test_loss_that_is_not_finite_stops_with_step_terms_and_checkpoint(tmp_path):
 
 
 def test_skip_leaves_weights_alone_and_counts(tmp_path):
-    settings = replace(SETTINGS, non_finite="skip", steps=4, ema=0.0)
+    settings = replace(SETTINGS, non_finite="skip", steps=4)
     system = small()
-    system.generator[1].track_running_stats = False
-    system.generator[1].running_mean = system.generator[1].running_var = None
+    system.generator[1] = nn.Identity()  # running statistics would keep the NaN
     records = list(train(system, SmallBatches(poison=3), settings, run_in(tmp_path, settings)))
     assert all(parameter.isfinite().all() for parameter in system.parameters())
     assert all(math.isfinite(value) for record in records for value in record.values())
     assert Run.open(tmp_path).restore()[1]["skipped"] == 2
 
 
+class Lazy(Small):
+    """A system with a term at every third step only."""
+
+    def generator_loss(self, batch, fakes):
+        terms = super().generator_loss(batch, fakes)
+        return terms if batch.step % 3 else terms | {"rare": 2.0 * terms["fake"].detach() + batch.step}
+
+
+def test_terms_that_some_steps_lack_are_averaged_over_those_that_have_them():
+    torch.manual_seed(0)
+    single = list(train(Lazy(), SmallBatches(), replace(SETTINGS, log_every=1, steps=6)))
+    torch.manual_seed(0)
+    (record, _) = train(Lazy(), SmallBatches(), replace(SETTINGS, log_every=4, steps=6))
+    rare = [row["generator/rare"] for row in single if "generator/rare" in row]
+    assert [row["step"] for row in single if "generator/rare" in row] == [1, 4]
+    assert record["generator/rare"] == pytest.approx(sum(rare) / 2, rel=1e-6)
+
+
+def test_a_detached_term_is_recorded_and_changes_no_gradient():
+    systems = small(), small()
+    systems[1].generator_loss = lambda batch, fakes: {
+        **Small.generator_loss(systems[1], batch, fakes),
+        "watched": fakes.last.detach().mean() * 1e6,
+    }
+    records = [list(train(system, SmallBatches(), SETTINGS)) for system in systems]
+    assert equal(*systems)
+    assert "generator/watched" in records[1][0] and "generator/watched" not in records[0][0]
+
+
 def test_generator_step_leaves_discriminator_without_gradients():
-    trainer = Trainer(small(), SETTINGS)
-    before = {name: p.clone() for name, p in trainer.system.discriminator.named_parameters()}
-    with frozen(trainer.system.discriminator):
-        trainer.update("generator", SmallBatches().batch(0))
-        assert all(p.grad is None for p in trainer.system.discriminator.parameters())
-    assert all(p.requires_grad for p in trainer.system.discriminator.parameters())
-    assert all(torch.equal(before[name], p) for name, p in trainer.system.discriminator.named_parameters())
+    trainer, batch = Trainer(small(), SETTINGS), make_batch(0)
+    before = {name: p.clone() for name, p in trainer.task.discriminator.named_parameters()}
+    trainer.update("generator", batch, trainer.task.prepare(batch, ("generator",)))
+    assert all(p.grad is None for p in trainer.task.discriminator.parameters())
+    assert all(p.requires_grad for p in trainer.task.discriminator.parameters())
+    assert all(torch.equal(before[name], p) for name, p in trainer.task.discriminator.named_parameters())
+    assert all(p.grad is not None for p in trainer.task.generator.parameters())
 
 
-def test_samples_come_from_the_average_at_their_interval():
-    drawn = []
-    samples = Samples(torch.ones(2, 3), torch.zeros(2, 3), lambda step, pictures: drawn.append((step, pictures)))
+def test_hooks_see_the_average_at_their_interval_in_evaluation_mode():
+    seen = []
+    text, noise = Text(torch.ones(2, 3)), torch.zeros(2, 3)
+
+    def look(step, system):
+        seen.append((step, system.training, system.generate(text, noise)))
+        return {"metric/half": step / 2}
+
     system = small()
-    list(train(system, SmallBatches(), SETTINGS, samples=samples))
-    assert [step for step, _ in drawn] == [4, 8]
-    assert torch.equal(drawn[-1][1], system.generate(torch.ones(2, 3), torch.zeros(2, 3)))  # left with the average
+    records = list(train(system, SmallBatches(), SETTINGS, sample=look))
+    assert [(step, training) for step, training, _ in seen] == [(4, False), (8, False)]
+    assert torch.equal(seen[-1][2], system.generate(text, noise))  # the system is left with the average
+    assert [record.get("metric/half") for record in records] == [None, 2.0, None, 4.0]
+    seen.clear()
+    list(train(small(), SmallBatches(), SETTINGS, evaluate=look))
+    assert [step for step, *_ in seen] == [8]
 
 
-def test_evaluation_joins_the_record_of_its_step():
-    records = list(train(small(), SmallBatches(), SETTINGS, evaluate=lambda step, generate: {"metric/half": step / 2}))
-    assert [record.get("metric/half") for record in records] == [None, None, None, 4.0]
+def test_hooks_do_not_change_the_training():
+    def meddle(step, system):
+        torch.manual_seed(step)
+        torch.randn(7)
+
+    plain, watched = small(), small()
+    list(train(plain, SmallBatches(), SETTINGS))
+    list(train(watched, SmallBatches(), SETTINGS, sample=meddle, evaluate=meddle))
+    assert equal(plain, watched)
+
+
+def test_without_decay_there_is_no_average(tmp_path):
+    system = small()
+    system.config = type("Plain", (system.config,), {"ema": 0.0})
+    list(train(system, SmallBatches(), SETTINGS, run_in(tmp_path)))
+    assert not any(name.startswith("ema.") for name in Run.open(tmp_path).restore()[0])
 
 
 def test_ema_equals_its_definition():
@@ -174,6 +183,17 @@ def test_ema_equals_its_definition():
     assert torch.allclose(ema.module.weight, expected, atol=1e-5)
 
 
+def test_ema_warms_up_so_that_the_first_weights_do_not_linger():
+    """After 20 steps a plain average of decay 0.999 would still be 98 % the initial weights."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    ema = EMA(module, 0.999)
+    nn.init.ones_(module.weight)
+    for step in range(20):
+        ema.update(module, step)
+    assert ema.module.weight.item() > 0.99
+
+
 def test_step_seeds_are_distinct():
     seeds = {step_seed(seed, rank, step) for seed in range(4) for rank in range(4) for step in range(100)}
     assert len(seeds) == 1600
@@ -181,7 +201,30 @@ def test_step_seeds_are_distinct():
 
 
 def test_gradient_clip_bounds_the_update():
-    trainer = Trainer(small(), replace(SETTINGS, gradient_clip=1e-3))
-    trainer.update("generator", SmallBatches().batch(0))
-    norm = torch.stack([p.grad.norm() for p in trainer.system.generator.parameters()]).norm()
+    trainer, batch = Trainer(small(), replace(SETTINGS, gradient_clip=1e-3)), make_batch(0)
+    trainer.update("generator", batch, trainer.task.prepare(batch, ("generator",)))
+    norm = torch.stack([p.grad.norm() for p in trainer.task.generator.parameters()]).norm()
     assert norm <= 1.001e-3
+
+
+def test_rates_are_shares_of_each_groups_own():
+    weights = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD([{"params": weights.weight, "lr": 0.1}, {"params": weights.bias, "lr": 4.0}])
+    for share in (0.5, 0.25, 1.0):
+        set_rate(optimizer, share)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * share, 4 * share])
+
+
+def test_compiled_training_equals_eager(tmp_path):
+    """Inductor may round differently; that both losses go through it, step after step, is what is tested."""
+    torch._dynamo.reset()
+    plain, compiled = small(), small()
+    for system in (plain, compiled):
+        system.generator[2] = nn.Identity()  # a compiled dropout draws other numbers
+    expected = list(train(plain, SmallBatches(), SETTINGS))
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(torch, "compile", lambda loss: lambda *given: seen.append(given[0]) or loss(*given))
+        records = list(train(compiled, SmallBatches(), replace(SETTINGS, compile=True)))
+    assert seen[:4] == ["discriminator", "generator"] * 2 and len(seen) == 16
+    assert without_times(records) == without_times(expected)

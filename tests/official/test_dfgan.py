@@ -1,21 +1,17 @@
 """DF-GAN's released checkpoints: its outputs, losses and gradients equal the released code's; what loads, what not."""
 
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
+import parity
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from t2ilib import losses, official
 from t2ilib.errors import InputError
+from t2ilib.features import Text
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
 from t2ilib.models.gancls import GANCLS, GANCLSConfig
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
-import parity
-
+SYSTEM = "dfgan"
 NETWORKS = ("netG", "netD", "netC")
 SIZES = DFGANConfig(image_size=64, nf=8, noise_dim=16, embedding_dim=32)  # of the golden file
 TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
@@ -29,7 +25,7 @@ def golden(request):
     noise, sentence, real = (
         parity.given(*spec).to(device) for spec in (("noise", 3, 16), ("sentence", 3, 32), ("real", 3, 3, 64, 64))
     )
-    batch, logits = SimpleNamespace(images=real.tanh(), sentence=sentence), {}
+    batch, logits = parity.batch(real.tanh(), sentence), {}
 
     def spying(*scores):
         logits.update(zip(("real", "fake", "mismatched"), scores, strict=True))
@@ -39,14 +35,15 @@ def golden(request):
     with pytest.MonkeyPatch.context() as patch, parity.full_precision():
         patch.setattr(losses, "hinge_discriminator", spying)
         patch.setattr(system, "noise", lambda count, device: noise)
-        terms = system.discriminator_loss(batch)
+        fakes = system.prepare(batch, system.trained)
+        terms = system.loss("discriminator", batch, fakes)
         sum(terms.values()).backward()
-        loss_g = sum(system.generator_loss(batch).values())
+        loss_g = sum(system.loss("generator", batch, fakes).values())
         first, judge = system.discriminator.start.weight.grad.clone(), system.discriminator
         gain, last = judge.blocks[0].gain.grad.clone(), judge.head.joint[2].weight.grad.clone()
         loss_g.backward()
         ours = {
-            "fake": system.generate(sentence, noise),
+            "fake": system.generate(Text(sentence), noise),
             "real_features": judge(batch.images),
             **{f"{name}_logits": values.view(3, 1, 1, 1) for name, values in logits.items()},
             "loss_real": terms["real"],
@@ -164,14 +161,8 @@ def test_sizes_of_variants(image_size):
     assert official.load("dfgan", DFGAN(config).state_dict()).config == config
 
 
-def refused(checkpoint) -> str:
-    with pytest.raises(InputError) as caught:
-        official.load("dfgan", checkpoint)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("missing", [0, 1])
-def test_every_missing_and_misshapen_entry_is_named(missing, monkeypatch):
+def test_every_missing_and_misshapen_entry_is_named(missing, monkeypatch, refused):
     """Half of the published entries are taken away, the other half has one dimension more; then the other way round."""
     monkeypatch.setattr(official, "LISTED", 10**6)
     entries = parity.published("dfgan")
@@ -188,7 +179,7 @@ def test_every_missing_and_misshapen_entry_is_named(missing, monkeypatch):
     assert all(f".{name} (" in second for _, name in wrong) and second.count(", not (") == len(wrong)
 
 
-def test_all_problems_are_in_one_message(small):
+def test_all_problems_are_in_one_message(small, refused):
     del small["netG"]["GBlocks.1.c2.bias"]
     del small["netC"]["joint_conv.2.weight"]
     small["netD"]["DBlocks.1.gamma"] = torch.zeros(2)
@@ -200,7 +191,7 @@ def test_all_problems_are_in_one_message(small):
     assert message.endswith("DBlocks.1.gamma (2,), not (1,)")
 
 
-def test_problems_bear_the_names_of_the_file(small):
+def test_problems_bear_the_names_of_the_file(small, refused):
     """What is wrong is searched for in the file, where the networks are called netG, netD and netC."""
     del small["netG"]["GBlocks.1.c2.bias"]
     del small["netC"]["joint_conv.2.weight"]
@@ -211,7 +202,7 @@ def test_problems_bear_the_names_of_the_file(small):
 
 @pytest.mark.parametrize("name", ["netG.fc.weight", "netD.conv_img.weight", "netC.joint_conv.0.weight"])
 @pytest.mark.parametrize("problem", ["missing", "misshapen"])
-def test_an_entry_that_tells_a_size_is_named_alone(small, name, problem):
+def test_an_entry_that_tells_a_size_is_named_alone(small, name, problem, refused):
     """One bad entry must not make all the others look misshapen, whatever the sizes of the checkpoint."""
     net, entry = name.split(".", 1)
     value = small[net].pop(entry)
@@ -222,13 +213,13 @@ def test_an_entry_that_tells_a_size_is_named_alone(small, name, problem):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_network_that_is_absent_is_noticed(small, network):
+def test_a_network_that_is_absent_is_noticed(small, network, refused):
     entry = next(iter(small.pop(network)))
     message = refused(small)
     assert "missing" in message and entry in message and "netG, netD, netC" in message
 
 
-def test_another_architectures_file_is_refused(tmp_path):
+def test_another_architectures_file_is_refused(tmp_path, refused):
     system = GANCLS(GANCLSConfig.tiny(joint=False))
     theirs = official.RELEASED["gancls"].theirs
     torch.save({theirs(name): value for name, value in system.state_dict().items()}, tmp_path / "gancls.pth")
@@ -239,7 +230,7 @@ def test_another_architectures_file_is_refused(tmp_path):
         official.load("gancls", parity.published("dfgan"))
 
 
-def test_truncated_file_is_named(small, tmp_path):
+def test_truncated_file_is_named(small, tmp_path, refused):
     torch.save(beside_optimisers(small), tmp_path / "whole.pth")
     cut = tmp_path / "cut.pth"
     cut.write_bytes((tmp_path / "whole.pth").read_bytes()[:-5000])
@@ -247,5 +238,5 @@ def test_truncated_file_is_named(small, tmp_path):
     assert str(cut) in message and "download it again" in message
 
 
-def test_only_networks_may_be_given_where_they_are_not_nested(small):
+def test_only_networks_may_be_given_where_they_are_not_nested(small, refused):
     assert "epoch must be tensors" in refused({**small, "epoch": 3})

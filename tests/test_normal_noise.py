@@ -1,4 +1,4 @@
-"""Truncated noise: its bounds, its scale, its seeds; and that it is the same wherever it can be asked for."""
+"""Normal noise, plain and truncated: its bounds, its scale, its seeds, and where it is drawn."""
 
 import math
 
@@ -7,13 +7,13 @@ import torch
 
 from t2ilib.errors import InputError
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
-from t2ilib.noise import truncated_noise
+from t2ilib.task import normal_noise
 
 SHAPE = (200, 100)
 
 
 def seeded(truncation, seed=0, shape=SHAPE):
-    return truncated_noise(shape, truncation, torch.Generator().manual_seed(seed))
+    return normal_noise(shape, torch.Generator().manual_seed(seed), truncation=truncation)
 
 
 @pytest.mark.parametrize("truncation", [0.5, 0.88, 1.0, 2.0])
@@ -45,9 +45,9 @@ def test_seeds_reproduce_and_leave_the_global_numbers_alone(truncation):
     first, second, other = seeded(truncation), seeded(truncation), seeded(truncation, seed=1)
     assert torch.equal(first, second) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
-    drawn = [truncated_noise(SHAPE, truncation) for _ in range(2)]
+    drawn = [normal_noise(SHAPE, truncation=truncation) for _ in range(2)]
     torch.manual_seed(7)
-    assert torch.equal(truncated_noise(SHAPE, truncation), drawn[0]) and not torch.equal(*drawn)
+    assert torch.equal(normal_noise(SHAPE, truncation=truncation), drawn[0]) and not torch.equal(*drawn)
 
 
 def test_without_truncation_the_tails_are_there():
@@ -59,13 +59,24 @@ def test_without_truncation_the_tails_are_there():
 @pytest.mark.parametrize("truncation", [0, 0.0, -0.88, math.nan])
 def test_impossible_truncations_are_named(truncation):
     with pytest.raises(InputError, match=f"truncation = {truncation}: must be above 0"):
-        truncated_noise(SHAPE, truncation)
+        normal_noise(SHAPE, truncation=truncation)
+
+
+@pytest.mark.parametrize("truncation", [None, 0.88])
+def test_it_goes_to_the_device_and_is_drawn_where_its_random_numbers_live(truncation):
+    generator = torch.Generator().manual_seed(0)
+    moved = normal_noise(SHAPE, generator, "meta", truncation)
+    assert moved.is_meta and moved.shape == SHAPE
+    following = normal_noise(SHAPE, generator, "cpu", truncation)  # the first call drew from the generator, too
+    assert not torch.equal(following, seeded(truncation))
+    assert normal_noise(SHAPE, device="meta", truncation=truncation).is_meta
+    assert normal_noise(SHAPE, truncation=truncation).device == torch.device("cpu")
 
 
 def test_a_system_passes_everything_on():
     system = DFGAN(DFGANConfig.tiny())
     noise = system.noise(5, torch.Generator().manual_seed(3), "cpu", truncation=0.5)
-    assert torch.equal(noise, truncated_noise((5, 8), 0.5, torch.Generator().manual_seed(3)))
+    assert torch.equal(noise, seeded(0.5, seed=3, shape=(5, 8)))
     assert system.noise(5, device="meta", truncation=0.5).is_meta
     with pytest.raises(InputError, match="truncation = -1"):
         system.noise(5, truncation=-1)

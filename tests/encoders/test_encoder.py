@@ -1,26 +1,30 @@
+"""Encoding the captions of a whole data set: once each, in any batches, kept on disk."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 
 from t2ilib.data.captioned import CaptionedImages
+from t2ilib.encoders import CaptionFeatures, encode_all, encode_dataset, sees
 from t2ilib.errors import InputError
-from t2ilib.text import CaptionFeatures, TextFeatures, encode_dataset
+from t2ilib.features import Text
 
 
 class Counting:
     """An encoder of letter counts that remembers what it was asked."""
 
-    name, sentence_dim, fingerprint = "counting/letters", 4, "0" * 64
+    name, sentence_dim, word_dim, fingerprint = "counting/letters", 4, 4, "0" * 64
+    device = torch.device("cpu")
 
     def __init__(self):
         self.asked = []
 
-    def encode(self, captions) -> TextFeatures:
+    def encode(self, captions) -> Text:
         self.asked += captions
         sentence = torch.tensor([[caption.count(letter) for letter in "abde"] for caption in captions]).float()
         lengths = torch.tensor([len(caption.split()) for caption in captions])
-        return TextFeatures(sentence, sentence[:, None].repeat(1, 9, 1), torch.arange(9) >= lengths[:, None])
+        return Text(sentence, sentence[:, None].repeat(1, 9, 1), torch.arange(9) >= lengths[:, None])
 
 
 def test_rows_belong_to_their_pictures_and_each_text_is_encoded_once(squares: CaptionedImages):
@@ -31,6 +35,7 @@ def test_rows_belong_to_their_pictures_and_each_text_is_encoded_once(squares: Ca
     for picture, captions in enumerate(squares.captions):
         rows = features.sentence[features.offsets[picture] : features.offsets[picture + 1]]
         assert torch.equal(rows, Counting().encode(captions).sentence)
+        assert len(rows) == len(captions)
     assert features.words is None
 
 
@@ -74,6 +79,40 @@ def test_damaged_cache_is_computed_again(squares: CaptionedImages, tmp_path, dam
     silent = Counting()
     encode_dataset(silent, squares, tmp_path)
     assert silent.asked == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_batches_do_not_show_in_the_features(size):
+    """Three captions of one, five and two words: words are cut to the longest, whatever batch it came in."""
+    captions = ["dab", "a bad bee and d", "ebb e"] * 2 + ["abed"]
+    whole, parts = Counting().encode(captions), encode_all(Counting(), captions, size, words=True)
+    assert torch.equal(parts.sentence, whole.sentence) and len(parts) == 7
+    assert torch.equal(parts.words, whole.words[:, :5]) and torch.equal(parts.mask, whole.mask[:, :5])
+    assert encode_all(Counting(), captions, size).words is None
+
+
+class Wordless(Counting):
+    """Gives sentences alone."""
+
+    word_dim = None
+
+    def encode(self, captions) -> Text:
+        return Text(super().encode(captions).sentence)
+
+
+def test_what_cannot_be_encoded_is_named():
+    with pytest.raises(InputError, match="there are none"):
+        encode_all(Counting(), [])
+    with pytest.raises(InputError, match="counting/letters: this encoder has no word features"):
+        encode_all(Wordless(), ["a bird"], words=True)
+    assert encode_all(Wordless(), ["a bird"]).words is None
+
+
+def test_who_sees():
+    wordless = Wordless()
+    assert not sees(wordless) and not sees(None)
+    wordless.encode_images = lambda images: images.mean((2, 3))
+    assert sees(wordless)
 
 
 def test_offsets_are_checked():

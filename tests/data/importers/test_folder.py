@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from t2ilib import data, files
-from t2ilib.data.folder import import_folder
+from t2ilib.data.importers.folder import import_folder
 from t2ilib.errors import InputError
 
 

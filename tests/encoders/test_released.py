@@ -2,8 +2,8 @@ import time
 
 import pytest
 
+from t2ilib.encoders import load_encoder, released
 from t2ilib.errors import InputError
-from t2ilib.text import load_encoder, released
 
 
 def test_missing_weights_offline_name_model_file_and_way_out(tmp_path, monkeypatch):
@@ -41,3 +41,9 @@ def test_wrong_names_are_explained(options, message):
 def test_unknown_encoder_lists_the_known_ones():
     with pytest.raises(InputError, match=r"toy-clip, toy-clip-resnet, clip"):
         load_encoder("bert")
+
+
+@pytest.mark.parametrize("name", ["toy-clip", "clip"])
+def test_options_that_an_encoder_does_not_take_are_named(name):
+    with pytest.raises(InputError, match="colour"):
+        load_encoder(name, colour="red")

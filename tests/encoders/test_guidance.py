@@ -1,16 +1,18 @@
 """The CLIP loss of a generator: its value, its schedule, its pixels, and where its gradient goes, or does not go."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from t2ilib import losses, models
+from t2ilib.encoders import load_encoder
+from t2ilib.encoders.clip import CLIPEncoder, open_encoder
+from t2ilib.encoders.guidance import ClipGuidance, random_crop, released_clip_loss
 from t2ilib.errors import InputError
-from t2ilib.models import System
-from t2ilib.text import load_encoder
-from t2ilib.text.clip import CLIPEncoder, open_encoder
-from t2ilib.text.guidance import ClipGuidance, random_crop, released_clip_loss
+from t2ilib.features import Batch, Text
+from t2ilib.task import System
 
 CAPTIONS = ["a red square on blue", "something green", "a white square on red"]
 
@@ -37,11 +39,17 @@ def system(request) -> System:
     return system
 
 
-def make_batch(system: System, target: torch.Tensor, step: int = 0) -> SimpleNamespace:
+def make_batch(system: System, target: torch.Tensor, step: int = 0) -> Batch:
     size, generator = system.config.image_size, torch.Generator().manual_seed(1)
     images, mismatched = (torch.rand(3, 3, size, size, generator=generator) * 2 - 1 for _ in range(2))
-    sentence = torch.randn(3, system.config.embedding_dim, generator=generator)
-    return SimpleNamespace(images=images, mismatched=mismatched, sentence=sentence, target=target, step=step)
+    text = Text(torch.randn(3, system.config.embedding_dim, generator=generator))
+    rows = torch.arange(3)
+    return Batch(images, rows[None], rows, rows, text, mismatched=mismatched, target=target, step=step)
+
+
+def generator_terms(system: System, batch: Batch) -> dict[str, torch.Tensor]:
+    """Paint and return the generator's terms, as the loop does."""
+    return system.loss("generator", batch, system.prepare(batch, ("generator",)))
 
 
 def at(target: torch.Tensor, step: int = 0) -> SimpleNamespace:
@@ -152,7 +160,7 @@ def test_the_clip_term_alone_moves_the_generator_only_in_ours(system, encoder, t
     """Erratum: the released term is a number that the generator's weights cannot change."""
     batch = make_batch(system, target)
     system.guidance = ClipGuidance(encoder, weight=1.0, released=released)
-    terms = system.generator_loss(batch)
+    terms = generator_terms(system, batch)
     assert list(terms)[-1] == "clip" and terms["clip"] > 0.01
     alone = sum((1.0 if name == "clip" else 0.0) * term for name, term in terms.items())  # exactly: times zero
     reached = [gradient for gradient in gradients(system, alone) if gradient is not None]
@@ -168,7 +176,7 @@ def test_the_whole_loss_has_the_gradient_of_the_unguided_one_only_as_released(sy
     for guidance in (None, ClipGuidance(encoder, weight=1.0, released=released)):
         system.guidance = guidance
         torch.manual_seed(2)
-        found.append(gradients(system, sum(system.generator_loss(batch).values())))
+        found.append(gradients(system, sum(generator_terms(system, batch).values())))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True)) is released
 
 
@@ -177,22 +185,27 @@ def test_the_term_is_the_guidance_of_the_systems_own_fakes(system, encoder, targ
     seen = []
     system.guidance = lambda fakes, batch: seen.append((fakes, batch)) or fakes.mean()
     torch.manual_seed(2)
-    terms = system.generator_loss(batch)
+    terms = generator_terms(system, batch)
     ((fakes, given),) = seen
     torch.manual_seed(2)
-    torch.testing.assert_close(fakes, system.generator(system.noise(3), batch.sentence))
+    torch.testing.assert_close(fakes, system.fakes(batch.text, system.noise(3)).last)
     assert given is batch and terms["clip"] == fakes.mean()
 
 
 def test_no_weight_of_the_clip_and_no_discriminator_term_takes_part(system, encoder, target):
     batch = make_batch(system, target)
-    without = list(system.discriminator_loss(batch))
+    without = list(system.loss("discriminator", batch, system.prepare(batch, ("discriminator",))))
     system.guidance = ClipGuidance(encoder, weight=1.0)
-    system.generator_loss(batch)["clip"].backward()
+    generator_terms(system, batch)["clip"].backward()
     assert all(weight.grad is None for weight in encoder.parameters())
     assert all(weight.grad is None for weight in system.discriminator.parameters())
-    assert list(system.discriminator_loss(batch)) == without
+    assert list(system.loss("discriminator", batch, system.prepare(batch, ("discriminator",)))) == without
     assert not [name for name in system.state_dict() if "guidance" in name]  # checkpoints do not carry a CLIP
+
+
+def test_copies_of_a_system_share_its_clip(system, encoder):
+    system.guidance = ClipGuidance(encoder, weight=1.0)
+    assert copy.deepcopy(system).guidance.encoder is encoder
 
 
 @pytest.mark.parametrize("crops", [0, 1])
@@ -203,7 +216,7 @@ def test_guidance_works_in_bfloat16_where_pictures_are_resized(system, crops):
     system.guidance = ClipGuidance(toy, weight=1.0, crops=crops)
     batch = make_batch(system, toy.encode(CAPTIONS).sentence)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = system.generator_loss(batch)
+        terms = generator_terms(system, batch)
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
     for loss in (terms["clip"], sum(terms.values())):
         found = gradients(system, loss)

@@ -1,12 +1,17 @@
+"""The frozen CLIP: its pixels, its words and their mask, its folder."""
+
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from open_clip import create_model, get_tokenizer
+from torch import nn
 
+from t2ilib.encoders import load_encoder
+from t2ilib.encoders.clip import CLIPEncoder, open_encoder, save_encoder, to_clip_range, to_unit_range
+from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
-from t2ilib.text import load_encoder
-from t2ilib.text.clip import CLIPEncoder, open_encoder, save_encoder, to_unit_range
 
 CAPTIONS = ["a red square on blue", "something green", ""]
 
@@ -31,6 +36,14 @@ def test_the_network_sees_each_pixel_normalised_once(encoder: CLIPEncoder):
     mean, std = encoder.mean[:, 0, 0], encoder.std[:, 0, 0]
     torch.testing.assert_close(seen[0][0].mean((1, 2)), -mean / std)
     torch.testing.assert_close(seen[0][1].mean((1, 2)), (1 - mean) / std)
+
+
+def test_what_a_clip_is_shown_is_the_same_in_training(encoder: CLIPEncoder):
+    """`to_clip_range` alone decides, for the encoder and for its training."""
+    pictures = torch.rand(2, 3, 20, 20) * 2 - 1
+    shown = to_clip_range(pictures, 32, encoder.mean, encoder.std)
+    torch.testing.assert_close(encoder.model.encode_image(shown), encoder.encode_images(pictures))
+    torch.testing.assert_close(shown * encoder.std + encoder.mean, to_unit_range(pictures, 32))
 
 
 def test_gradient_reaches_every_pixel_and_no_weight(encoder: CLIPEncoder):
@@ -71,6 +84,33 @@ def test_a_byte_pair_model_masks_after_its_end_token_and_keeps_exclamation_marks
     torch.testing.assert_close(features.words[:, 3], features.sentence)
 
 
+class Foreign(nn.Module):
+    """A text tower of other build: nothing is known of it but that it embeds."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual, self.table = SimpleNamespace(image_size=(48, 48)), nn.Embedding(50, 6)
+
+    def encode_text(self, tokens):
+        return self.table(tokens).mean(1)
+
+
+def test_a_tower_of_other_build_gives_sentences_alone():
+    words = WordTokenizer(["a", "red", "bird"], 6)
+    foreign = CLIPEncoder(Foreign(), words.__call__, {"name": "foreign"})  # a function knows no `unknown`
+    assert (foreign.sentence_dim, foreign.word_dim, foreign.image_size) == (6, None, 48)
+    assert foreign.encode(["a bird"]).words is None and foreign.encode(["a bird"]).mask is None
+    assert foreign.unknown("a quetzal") == []
+
+
+def test_sizes_and_words_are_those_of_its_features(encoder: CLIPEncoder):
+    features = encoder.encode(CAPTIONS)
+    assert features.sentence.shape == (3, encoder.sentence_dim) and features.words.shape[2] == encoder.word_dim
+    assert encoder.encode_images(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.sentence_dim)
+    assert encoder.unknown("a red quetzal on a red teal") == ["quetzal", "teal"]
+    assert encoder.device == torch.device("cpu")
+
+
 def test_save_and_open_round_trip(encoder: CLIPEncoder, tmp_path):
     save_encoder(encoder, tmp_path)
     again = load_encoder(str(tmp_path))
@@ -83,7 +123,7 @@ def test_save_and_open_round_trip(encoder: CLIPEncoder, tmp_path):
 
 
 def test_damaged_folders_are_named(encoder: CLIPEncoder, tmp_path):
-    with pytest.raises(InputError, match=r"config\.json: no such file"):
+    with pytest.raises(InputError, match=r"config\.json: missing; train the encoder again"):
         load_encoder(str(tmp_path))
     save_encoder(encoder, tmp_path)
     weights = tmp_path / "model.safetensors"

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from t2ilib.encoders.tokens import END, PAD, START, UNKNOWN, WordTokenizer, split_words
 from t2ilib.errors import InputError
-from t2ilib.text.tokens import END, PAD, START, UNKNOWN, WordTokenizer, split_words
 
 WORDS = st.lists(st.sampled_from(["red", "blue", "bird", "wings", "quetzal"]), max_size=12)
 

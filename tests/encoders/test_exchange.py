@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2ilib.data import toy
-from t2ilib.text.exchange import KINDS, WordExchange
-from t2ilib.text.tokens import PAD, WordTokenizer
+from t2ilib.encoders.exchange import KINDS, WordExchange
+from t2ilib.encoders.tokens import PAD, WordTokenizer
 
 MEANINGS = {  # word -> (kind, meaning), read from the list by other means
     word: (kind, (kind, meaning))

@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision import transforms
 
 from t2ilib import data, files
-from t2ilib.data.cub import bird_box, import_cub
-from t2ilib.data.safe import restricted_load
+from t2ilib.data.importers.cub import bird_box, import_cub
+from t2ilib.data.pickles import restricted_load
 from t2ilib.errors import InputError
 
 NAMES = ["001.Gull/Gull_1", "001.Gull/Gull_2", "002.Red_Tern/Tern_1"]

@@ -1,23 +1,17 @@
 """Released checkpoints: what loads, what is refused by name, and that GAN-CLS equals the released code's outputs."""
 
-import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
+import parity
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from t2ilib import losses, official
 from t2ilib.errors import InputError
+from t2ilib.features import Text
 from t2ilib.models.gancls import GANCLS, GANCLSConfig
 from t2ilib.models.layers import MinibatchSimilarity
 
-GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-import parity  # noqa: E402
-
+SYSTEM = "gancls"
 TOLERANCE = 1e-4
 
 
@@ -30,20 +24,21 @@ def golden(request):
     pictures = {name: parity.given(name, 4, 3, 64, 64).tanh().to(device) for name in ("real", "wrong")}
     with torch.no_grad(), parity.full_precision():
         ours = {"fake": system.generator(noise, sentence)}
-        ours["fake_eval"] = system.eval().generate(sentence, noise)  # with the statistics of the one pass in train mode
+        ours["fake_eval"] = system.eval().generate(Text(sentence), noise)  # with the statistics of that one pass
         system.train()
         pictures["fake"] = ours["fake"]
         scores = {name: system.discriminator(picture, sentence) for name, picture in pictures.items()}
-        batch = SimpleNamespace(images=pictures["real"], mismatched=pictures["wrong"], sentence=sentence)
+        batch = parity.batch(pictures["real"], sentence, mismatched=pictures["wrong"])
         system.noise = lambda count, device: noise
-        ours["loss_d"] = sum(system.discriminator_loss(batch).values())
-        ours["loss_g"] = sum(system.generator_loss(batch).values())
+        prepared = system.prepare(batch, system.trained)
+        ours["loss_d"] = sum(system.loss("discriminator", batch, prepared).values())
+        ours["loss_g"] = sum(system.loss("generator", batch, prepared).values())
         critic = official.load("gancls", parity.networks(weights, "generator", "critic")).to(device).train()
         ours["critic"] = critic.discriminator(pictures["real"], sentence)[0].mean().reshape(1)
         layer = MinibatchSimilarity(512, 8, 4, self_term=True).to(device)
         layer.tensor.copy_(weights["minibatch.T_tensor"])
         ours["minibatch"] = layer(parity.given("mb_features", 4, 32, 4, 4).to(device))
-    stored = load_file(GOLDEN / "gancls_64.safetensors")
+    stored = load_file(parity.GOLDEN / "gancls_64.safetensors")
     return {
         **{f"{name}_sub": (ours[name][:, :, ::2, ::2], stored.pop(f"{name}_sub")) for name in ("fake", "fake_eval")},
         **{f"{n}_probability": (s[0].sigmoid(), stored.pop(f"{n}_probability")) for n, s in scores.items()},
@@ -133,33 +128,22 @@ def test_loading_copies(small):
     assert torch.equal(small["generator.netG.0.weight"], before)
 
 
-def published() -> dict[str, dict[str, torch.Tensor]]:
-    shapes = json.loads((GOLDEN / "gancls_official_keys.json").read_text())
-    return {net: {k: torch.empty(s, device="meta") for k, s in part.items()} for net, part in shapes.items()}
-
-
 @pytest.mark.parametrize("judge", ["discriminator", "critic"])
 def test_published_names_and_shapes_load(judge):
-    entries = published()
+    entries = parity.published("gancls")
     system = official.load("gancls", {"generator": entries["generator"], judge: entries[judge]})
     assert system.config == GANCLSConfig(joint=False)
     assert all(value.is_meta for value in system.state_dict().values())
     assert len(system.state_dict()) == len(entries["generator"]) + len(entries[judge])
 
 
-def refused(checkpoint) -> str:
-    with pytest.raises(InputError) as caught:
-        official.load("gancls", checkpoint)
-    return str(caught.value)
-
-
-FULL_SIZE = [f"{net}.{name}" for net, part in published().items() if net != "critic" for name in part]
+FULL_SIZE = [f"{net}.{name}" for net in ("generator", "discriminator") for name in parity.published("gancls")[net]]
 
 
 @pytest.mark.parametrize("name", [name for name in FULL_SIZE if "num_batches" not in name])
-def test_every_missing_and_misshapen_entry_is_named(name):
+def test_every_missing_and_misshapen_entry_is_named(name, refused):
     net, entry = name.split(".", 1)
-    entries = {net: published()[net] for net in ("generator", "discriminator")}
+    entries = {net: parity.published("gancls")[net] for net in ("generator", "discriminator")}
     value = entries[net].pop(entry)
     assert f"missing {name}" in refused(entries)
     entries[net][entry] = torch.empty([*value.shape[:-1], value.shape[-1] + 1], device="meta")
@@ -170,7 +154,7 @@ def test_every_missing_and_misshapen_entry_is_named(name):
     assert any(f"misshapen {one}" in message for one in named)
 
 
-def test_all_problems_are_in_one_message(small):
+def test_all_problems_are_in_one_message(small, refused):
     del small["generator.netG.3.weight"]
     small["discriminator.netD_1.0.weight"] = torch.zeros(5, 3, 4, 4)
     small["discriminator.extra"] = torch.zeros(1)
@@ -182,7 +166,7 @@ def test_all_problems_are_in_one_message(small):
     assert "misshapen discriminator.netD_1.0.weight (5, 3, 4, 4), not (6, 3, 4, 4)" in message
 
 
-def test_two_judges_are_one_too_many(small):
+def test_two_judges_are_one_too_many(small, refused):
     message = refused(small | {"critic.netD_2.0.weight": torch.zeros(1, 53, 4, 4)})
     assert "unexpected critic.netD_2.0.weight" in message
 
@@ -199,11 +183,11 @@ def test_two_judges_are_one_too_many(small):
         ({"generator": {}}, "no entries"),
     ],
 )
-def test_other_contents_are_refused(entries, named):
+def test_other_contents_are_refused(entries, named, refused):
     assert named in refused(entries)
 
 
-def test_damaged_files_are_refused(small, tmp_path):
+def test_damaged_files_are_refused(small, tmp_path, refused):
     for name, save in (("a.safetensors", save_file), ("b.pth", torch.save)):
         whole = tmp_path / name
         save(small, whole)
@@ -229,7 +213,7 @@ class Hostile:
         return exec, ("raise KeyboardInterrupt",)
 
 
-def test_pickled_code_does_not_run(tmp_path):
+def test_pickled_code_does_not_run(tmp_path, refused):
     torch.save({"generator": Hostile()}, tmp_path / "hostile.pth")
     assert "not a checkpoint of plain tensors" in refused(tmp_path / "hostile.pth")
 

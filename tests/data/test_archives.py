@@ -1,0 +1,85 @@
+"""Archives that strangers made: names that lead outside, links, bombs, damage."""
+
+import os
+import stat
+import struct
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from t2ilib.data import archives
+from t2ilib.errors import InputError
+
+
+def zipped(path, *names, mode=0, data=b"x"):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            member = zipfile.ZipInfo("placeholder")
+            member.filename, member.external_attr, member.compress_type = name, mode << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(member, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.jpg", "a/../../up.jpg", "/etc/x", "C:/x.jpg", "c:x.jpg", "a\\..\\b", "\\\\server\\x", "a\nb", ".."]
+)
+def test_members_that_lead_outside_are_refused(tmp_path, name):
+    path = zipped(tmp_path / "bad.zip", "fine.jpg", name)
+    for use in (archives.open_archive, lambda path: archives.extract(path, tmp_path / "out")):
+        with pytest.raises(InputError, match=r"bad\.zip.*name"):
+            use(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.zip"]
+
+
+@given(name=st.text(st.characters(codec="utf-8"), max_size=20))
+def test_checked_names_stay_inside(name):
+    try:
+        checked = archives.check_name(name, "list.txt")
+    except InputError:
+        return
+    inside = os.path.normpath(os.path.join("/base/folder", checked))
+    assert inside.startswith("/base/folder/")
+
+
+def test_links_and_encrypted_members_are_refused(tmp_path):
+    with pytest.raises(InputError, match="'shadow' is a link"):
+        archives.open_archive(zipped(tmp_path / "link.zip", "shadow", mode=stat.S_IFLNK | 0o777))
+    path = zipped(tmp_path / "locked.zip", "secret")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 8, 1)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="'secret' is encrypted"):
+        archives.open_archive(path)
+
+
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "bomb.zip", "zeros.jpg", data=bytes(20 << 20))
+    with pytest.raises(InputError, match=r"'zeros\.jpg'.*bomb"):
+        archives.open_archive(path)
+    monkeypatch.setattr(archives, "TOTAL_LIMIT", 5)
+    with pytest.raises(InputError, match="over the limit"):
+        archives.open_archive(zipped(tmp_path / "many.zip", "a", "b", data=b"1234"))
+
+
+def test_archives_that_are_none_or_damaged(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        archives.open_archive(tmp_path / "none.zip")
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(InputError, match="not a readable zip"):
+        archives.open_archive(tmp_path / "text.zip")
+    path = zipped(tmp_path / "broken.zip", "a.bin", data=os.urandom(1000))
+    data = bytearray(path.read_bytes())
+    data[300:400] = bytes(100)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"'a\.bin' is damaged"):
+        archives.extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_extract_unpacks(tmp_path):
+    archives.extract(zipped(tmp_path / "good.zip", "a.txt", "b/c.txt", data=b"hello"), tmp_path / "out")
+    assert (tmp_path / "out" / "b" / "c.txt").read_bytes() == b"hello"
+    with pytest.raises(InputError, match="not empty"):
+        archives.extract(tmp_path / "good.zip", tmp_path / "out")

@@ -1,0 +1,351 @@
+"""A small CLIP: its loss word for word, its training as a task of the loop, its folder, and what it then finds."""
+
+import math
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from t2ilib import encoders, losses
+from t2ilib.data.captioned import CaptionedImages
+from t2ilib.encoders import load_encoder
+from t2ilib.encoders.contrastive import ClipConfig, Contrastive
+from t2ilib.encoders.retrieval import distinct_pictures, retrieval
+from t2ilib.errors import InputError
+from t2ilib.features import Needs
+from t2ilib.training import Recipe, Run, TrainingSettings
+
+
+def naive_loss(images, texts, scale, groups, wrong=()):
+    """Return the loss by two loops, with plain exponentials; wrong_ei is a rival of picture i where it is not zero."""
+    total, count = 0.0, len(images)
+    for i in range(count):
+        others = [j for j in range(count) if j == i or groups[j] != groups[i]]
+        rows = [torch.exp(scale * images[i] @ texts[j]) for j in others]
+        rows += [torch.exp(scale * images[i] @ more[i]) for more in wrong if more[i].abs().sum() > 0]
+        columns = [torch.exp(scale * images[j] @ texts[i]) for j in others]
+        own = torch.exp(scale * images[i] @ texts[i])
+        total -= torch.log(own / sum(rows)) + torch.log(own / sum(columns))
+    return total / (2 * count)
+
+
+def unit(*shape, dtype=torch.float64):
+    return F.normalize(torch.randn(*shape, dtype=dtype), dim=-1)
+
+
+def test_loss_equals_a_naive_transcription():
+    torch.manual_seed(0)
+    images, texts = unit(6, 5), unit(6, 5)
+    scale = torch.tensor(30.0, dtype=torch.float64)
+    for groups in (torch.arange(6), torch.tensor([0, 1, 1, 2, 1, 3])):
+        loss, _ = losses.contrastive(images, texts, groups, scale=scale)
+        torch.testing.assert_close(loss, naive_loss(images, texts, scale, groups))
+
+
+def test_loss_with_wrong_captions_equals_a_naive_transcription():
+    torch.manual_seed(0)
+    images, texts, wrong = unit(6, 5), unit(6, 5), unit(3, 6, 5)
+    wrong[0, 2] = wrong[1, 2] = wrong[2, 2] = wrong[1, 4] = 0  # a row without any, and one with two of three
+    scale = torch.tensor(30.0, dtype=torch.float64)
+    for groups in (torch.arange(6), torch.tensor([0, 1, 1, 2, 1, 3])):
+        loss, accuracy = losses.contrastive(images, texts, groups, wrong, scale=scale)
+        torch.testing.assert_close(loss, naive_loss(images, texts, scale, groups, wrong))
+        without, same = losses.contrastive(images, texts, groups, scale=scale)
+        assert loss > without and accuracy == same
+    without, _ = losses.contrastive(images, texts, torch.arange(6), scale=scale)
+    for none in (torch.zeros(3, 6, 5), torch.zeros(0, 6, 5)):
+        loss, _ = losses.contrastive(images, texts, torch.arange(6), none.double(), scale=scale)
+        torch.testing.assert_close(loss, without)
+
+
+def test_accuracy_is_the_share_of_texts_that_find_their_picture():
+    images, texts = torch.eye(4)[[0, 1, 2, 3]], torch.eye(4)[[0, 2, 2, 3]]  # text 1 is nearest to picture 2
+    _, accuracy = losses.contrastive(images, texts, torch.arange(4), scale=torch.tensor(5.0))
+    assert accuracy == 0.75
+
+
+def test_a_wrong_caption_pushes_its_own_picture_alone():
+    torch.manual_seed(0)
+    images, texts = (unit(3, 4, dtype=torch.float32).requires_grad_() for _ in range(2))
+    wrong = unit(1, 3, 4, dtype=torch.float32)
+    wrong[0, 1] = 0
+    wrong.requires_grad_()
+    scale = torch.tensor(2.0)
+    found = [losses.contrastive(images, texts, torch.arange(3), more, scale=scale)[0] for more in (wrong, None)]
+    difference = torch.autograd.grad(found[0] - found[1], [images, wrong])
+    assert [bool(row.abs().max() > 1e-6) for row in difference[0]] == [True, False, True]
+    assert all(gradient.isfinite().all() for gradient in difference)
+
+
+def test_equal_captions_do_not_push_each_other_away():
+    images = unit(2, 4, dtype=torch.float32).requires_grad_()
+    texts = unit(1, 4, dtype=torch.float32).expand(2, 4)
+    loss, _ = losses.contrastive(images, texts, torch.tensor([7, 7]), scale=torch.tensor(10.0))
+    loss.backward()
+    assert loss.item() == 0
+    assert images.grad.abs().max() == 0
+
+
+@pytest.fixture(scope="module")
+def task(small, squares) -> Contrastive:
+    """A task with fresh weights and two wrong captions beside each, not trained."""
+    torch.manual_seed(1)
+    return Contrastive(replace(small, exchanged=2), squares.captions).eval()
+
+
+def test_the_term_is_the_loss_of_the_batch_s_pictures_and_captions(small, squares, draw):
+    """From the captions' text and the pictures alone, through the encoder that the task gives away."""
+    captions = [["nothing to exchange"] * len(own) if row % 5 == 0 else own for row, own in enumerate(squares.captions)]
+    torch.manual_seed(1)
+    task, flat = Contrastive(replace(small, exchanged=2), captions).eval(), [line for own in captions for line in own]
+    task.model.logit_scale.data.fill_(math.log(3))  # so that no pair is negligible
+    batch = draw(task).batch(3)
+    drawn = task.prepare(batch, ("model",))
+    terms = task.loss("model", batch, drawn)
+    encoder, scale, expected = task.encoder(), task.model.logit_scale.exp().detach(), 0.0
+    images = F.normalize(encoder.encode_images(batch.images), dim=-1)
+    for rows, tokens, changed in zip(batch.captions, drawn.tokens, drawn.changed, strict=True):
+        lines = [flat[row] for row in rows]
+        assert len(set(lines)) < len(lines)  # some are equal, and no rivals
+        assert changed.any() and not changed.all()  # and some could not be made wrong
+        texts = F.normalize(encoder.encode(lines).sentence, dim=-1)
+        embedded = [F.normalize(task.model.encode_text(row), dim=-1) for row in tokens[1:]]
+        wrong = [more * there[:, None] for more, there in zip(embedded, changed, strict=True)]
+        expected += naive_loss(images, texts, scale, lines, wrong) / 2
+    torch.testing.assert_close(terms["contrastive"], expected, rtol=1e-4, atol=1e-5)
+    assert terms["temperature"] == pytest.approx(1 / scale.item())
+
+
+def test_only_the_contrastive_term_is_minimised(task, draw):
+    batch = draw(task).batch(0)
+    terms = task.loss("model", batch, task.prepare(batch, ("model",)))
+    assert list(terms) == ["contrastive", "accuracy", "temperature"]
+    assert [term.requires_grad for term in terms.values()] == [True, False, False]
+
+
+def test_every_weight_is_trained_and_no_table_is_stored(task, draw):
+    batch = draw(task).batch(0)
+    sum(task.loss("model", batch, task.prepare(batch, ("model",))).values()).backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in task.model.parameters())
+    task.zero_grad(set_to_none=True)
+    assert all(name.startswith("model.") for name in task.state_dict())
+
+
+def test_examples_hold_captions_wrong_in_one_word(task, squares, draw):
+    batch = draw(task).batch(1)
+    drawn = task.prepare(batch, ("model",))
+    tokens, wrong = drawn.tokens[:, 0], drawn.tokens[:, 1:]
+    captions, exchanged, count, length = wrong.shape
+    assert (captions, exchanged, count) == (2, 2, 32) and tokens.shape == (2, 32, length)
+    flat = [caption for own in squares.captions for caption in own]
+    for rows, own in zip(batch.captions, tokens, strict=True):
+        assert torch.equal(own, task.tokenizer([flat[row] for row in rows]))
+    different = (wrong != tokens[:, None]).sum(-1)
+    assert torch.equal(different > 0, drawn.changed)
+    assert set(different.unique().tolist()) <= {0, 1, 2} and drawn.changed.all()  # every caption names a colour
+    assert not torch.equal(wrong[:, 0], wrong[:, 1])  # each time another
+    repeated = []
+    for seed in (5, 5, 6):  # the loop seeds every step
+        torch.manual_seed(seed)
+        repeated.append(task.prepare(batch, ("model",)).tokens)
+    assert torch.equal(repeated[0], repeated[1]) and not torch.equal(repeated[0], repeated[2])
+
+
+@pytest.mark.parametrize("captions", [1, 2])
+def test_as_many_captions_of_each_picture_are_drawn_as_configured(captions, small, squares, draw):
+    task = Contrastive(replace(small, captions=captions), squares.captions)
+    assert task.needs == Needs(captions=captions)
+    batch = draw(task).batch(0)
+    assert task.prepare(batch, ("model",)).tokens.shape == (captions, 1, 32, small.context_length)
+
+
+def test_temperature_stays_above_a_hundredth(small, squares):
+    task = Contrastive(small, squares.captions)
+    for given, kept in ((10.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)):
+        task.model.logit_scale.data.fill_(given)
+        task.after_update("model")
+        assert task.model.logit_scale.item() == pytest.approx(kept)
+
+
+def test_rate_rises_then_falls_to_zero(small, squares):
+    task = Contrastive(replace(small, warmup=4), squares.captions)
+    rates = [task.rate("model", step, 20) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0] and rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.5) and 0 < rates[19] < 0.01
+    assert [task.rate("model", step, 4) for step in range(2)] == [0.5, 1.0]  # at most half of all steps
+
+
+def test_decay_spares_gains_biases_and_the_temperature(small, squares):
+    task = Contrastive(small, squares.captions)
+    (optimizer,) = task.optimizers().values()
+    decay = {weight: group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    assert {name: decay[weight] > 0 for name, weight in task.model.named_parameters()} == {
+        name: weight.ndim >= 2 for name, weight in task.model.named_parameters()
+    }
+    assert {group["lr"] for group in optimizer.param_groups} == {small.lr}
+
+
+def test_training_lowers_the_loss_and_finds_pictures(trained, squares: CaptionedImages):
+    folder, records = trained
+    assert [record["step"] for record in records] == list(range(1, 61))
+    assert {"model/contrastive", "model/accuracy", "model/temperature"} <= set(records[0])
+    assert records[-1]["model/contrastive"] < 0.6 * records[0]["model/contrastive"]
+    rates = retrieval(load_encoder(str(folder)), squares, count=16)
+    assert rates["full"] > 0.6  # chance is 1/16
+
+
+def test_same_seed_same_weights(small: ClipConfig, learn, tmp_path):
+    names = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, seed in zip(names, (0, 0, 1), strict=True):
+        task, records = learn(small, 3, seed=seed)
+        list(records)
+        task.save(folder)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in names]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_run_goes_on_where_it_was_stopped(small: ClipConfig, learn, tmp_path):
+    """Four steps at a stretch, or two and two: the same bits, exchanged words and all."""
+    states = {}
+    for name, parts in {"whole": [4], "halves": [2, 2]}.items():
+        run = Run.create(tmp_path / name, Recipe("clip", training=TrainingSettings(4)))
+        for count in parts:  # each in a task of its own, as in a process of its own
+            task, records = learn(replace(small, exchanged=1), 4, run=run, checkpoint_every=2)
+            assert len(list(islice(records, count))) == count
+        task.save(run.folder)
+        states[name] = run.restore()[0]
+        assert [record["step"] for record in run.records()] == [1, 2, 3, 4]
+    assert states["whole"].keys() == states["halves"].keys()
+    assert all(torch.equal(tensor, states["halves"][key]) for key, tensor in states["whole"].items())
+    found = [load_encoder(str(tmp_path / name)).fingerprint for name in states]  # a run folder is an encoder's, too
+    assert found[0] == found[1]
+
+
+def test_a_set_smaller_than_a_batch_is_refused(squares: CaptionedImages):
+    with pytest.raises(InputError, match="8 pictures: fewer than a batch of 32; lower batch_size"):
+        Contrastive.build({"batch_size": 32}, {}, squares.subset(range(8)))
+    assert Contrastive.build({"batch_size": 8}, {}, squares.subset(range(8))).config == ClipConfig(batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"captions": 3}, "captions = 3"),
+        ({"exchanged": -1}, "exchanged = -1"),
+        ({"captions_per_picture": 1}, "unknown key captions_per_picture"),
+        ({"embed_dim": "many"}, "embed_dim: 'many'"),
+    ],
+)
+def test_impossible_settings_are_named(values, message, squares: CaptionedImages):
+    with pytest.raises(InputError, match=message):
+        Contrastive.build(values, {}, squares)
+
+
+def test_candidates_are_distinct(squares: CaptionedImages):
+    chosen = distinct_pictures(squares, 16, seed=1)
+    assert len({captions[0] for captions in chosen.captions}) == 16
+    with pytest.raises(InputError, match="only 16"):
+        distinct_pictures(squares, 17, seed=1)
+
+
+def test_missing_toy_clip_says_how_to_train_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(encoders, "WEIGHTS", tmp_path)
+    for name, recipe in (("toy-clip", "clip_toy"), ("toy-clip-resnet", "clip_toy_resnet")):
+        command = rf"t2i train clip --recipe {recipe}, then t2i export runs/{recipe} --to .*{name.replace('-', '_')}"
+        with pytest.raises(InputError, match=rf"weights are missing; train it: {command}$"):
+            load_encoder(name)
+
+
+def test_shipped_toy_clip_finds_held_out_birds():
+    """Weights: data/weights/toy_clip. 100 birds of species that no training picture shows."""
+    from t2ilib.data import toy
+
+    attributes = toy.sample_attributes(120, seed=77, held_out=True)
+    ids, names = toy.species(attributes)
+    captions = [toy.captions(row, seed=index) for index, row in enumerate(attributes)]
+    images = toy.render(attributes, np.arange(120) + 7700, 64)
+    birds = CaptionedImages(images, captions, ids, np.full(120, "test"), names, attributes)
+    assert retrieval(load_encoder("toy-clip"), birds, count=100)["full"] > 0.9
+
+
+def test_a_task_measures_itself_on_few_pictures(squares: CaptionedImages, trained, small):
+    """Of 32 pictures 16 are distinct, fewer than the usual 100; the measure is that of the encoder it saves."""
+    task = Contrastive(small, squares.captions, load_encoder(str(trained[0])))
+    held_out = squares.subset(range(32))
+    found = task.measure(held_out)
+    assert found == retrieval(load_encoder(str(trained[0])), held_out, count=16)
+    assert set(found) == {"full", "random", "average"} and found["full"] > 0.6
+
+
+RESNET = {"image_width": 8, "image_layers": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("tower", ["transformer", "ResNet"])
+@pytest.mark.parametrize("exchanged", [0, 1, 2])
+def test_training_with_exchanged_words_and_either_tower_is_saved_and_opened(
+    tower: str, exchanged: int, small: ClipConfig, learn, tmp_path
+):
+    config = replace(small, name="other", exchanged=exchanged, **(RESNET if tower == "ResNet" else {}))
+    task, records = learn(config, 3)
+    records = list(records)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert all(np.isfinite(record["model/contrastive"]) for record in records)
+    task.save(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    assert encoder.name == "other"
+    assert type(encoder.model.visual).__name__ == ("ModifiedResNet" if tower == "ResNet" else "VisionTransformer")
+    assert encoder.config["training"]["exchanged"] == exchanged
+    pictures = torch.rand(2, 3, 32, 32, requires_grad=True)
+    embedded = encoder.encode_images(pictures)
+    assert embedded.shape == encoder.encode(["a red square", "something"]).sentence.shape == (2, config.embed_dim)
+    (gradient,) = torch.autograd.grad(embedded.square().sum(), pictures)
+    assert gradient.any()
+
+
+def test_exchanged_words_make_the_task_harder(small: ClipConfig, learn):
+    """At the first step, with the same weights and pictures, every further rival adds to the loss."""
+    first = [next(learn(replace(small, exchanged=exchanged), 60)[1])["model/contrastive"] for exchanged in (0, 1, 4)]
+    assert first[0] < first[1] < first[2]
+
+
+def test_training_goes_on_from_given_weights(small: ClipConfig, squares, learn, trained, tmp_path):
+    before, further = load_encoder(str(trained[0])), replace(small, lr=1e-4, embed_dim=64)
+    kept = before.fingerprint
+    fresh = next(learn(further, 2, seed=3)[1])
+    task, records = learn(further, 2, seed=3, start=before)
+    records = list(records)
+    assert records[0]["model/contrastive"] < fresh["model/contrastive"]
+    task.save(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    assert encoder.config["training"]["lr"] == 1e-4
+    assert encoder.config["started_from"] == before.config["training"]
+    assert encoder.config["vocabulary"] == before.config["vocabulary"]
+    assert encoder.sentence_dim == before.sentence_dim  # networks are those of the start
+    assert encoder.fingerprint != before.fingerprint == kept  # which itself stays as it was
+    built = Contrastive.build({"batch_size": 32, "lr": 1e-4}, {"start": before}, squares)
+    for name, weight in built.model.state_dict().items():
+        assert torch.equal(weight, before.model.state_dict()[name])
+    with pytest.raises(InputError, match="no such encoder"):
+        load_encoder(str(tmp_path / "absent"))
+
+
+def test_the_encoder_of_a_task_is_a_frozen_copy(small: ClipConfig, squares):
+    task = Contrastive(small, squares.captions).train()
+    encoder = task.encoder()
+    before = encoder.encode(["a red square on blue"]).sentence
+    assert not any(weight.requires_grad for weight in encoder.parameters()) and not encoder.training
+    assert all(weight.requires_grad for weight in task.model.parameters()) and task.model.training
+    with torch.no_grad():
+        for weight in task.model.parameters():
+            weight.add_(1.0)
+    assert torch.equal(encoder.encode(["a red square on blue"]).sentence, before)
+
+
+def test_the_encoder_lies_where_the_task_does(small: ClipConfig, squares):
+    """A task on an accelerator measures and saves itself there; "meta" is a device that all machines have."""
+    encoder = Contrastive(small, squares.captions).to("meta").encoder()
+    assert {tensor.device.type for tensor in (*encoder.parameters(), *encoder.buffers())} == {"meta"}
+    assert encoder.device.type == "meta"

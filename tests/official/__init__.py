@@ -1,0 +1,1 @@
+"""A package, because tests/models has files of the same names."""

@@ -1,0 +1,46 @@
+"""The machine: device, precision, memory that is kept."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2ilib import devices
+
+
+def test_one_answer_for_bf16_on_this_processor():
+    described = Path("/proc/cpuinfo")
+    if not described.exists():
+        pytest.skip("no /proc/cpuinfo here to compare with")
+    flags = described.read_text(encoding="utf-8")
+    assert devices.computes_in_bf16(torch.device("cpu")) is ("avx512_bf16" in flags or "amx_bf16" in flags)
+    assert not devices.computes_in_bf16(torch.device("meta"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_freed_memory_is_kept_and_comes_again_without_page_faults():
+    """Ten times 64 MB: fresh pages are faulted in every time, unless freed blocks stay."""
+    code = """
+import resource, sys, torch
+from t2ilib.devices import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+torch.empty(2 ** 24).fill_(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.empty(2 ** 24).fill_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        mode: int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("keep", "hand back")
+    }
+    assert faults["keep"] < 0.1 * faults["hand back"]
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
+    assert devices.keep_freed_memory() is False
