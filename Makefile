@@ -26,7 +26,7 @@ setup: .venv/.ready ## install the locked packages into .venv (once; about 6 GB 
 	@touch $@
 
 course: setup ## run every chapter, then rebuild the figures; executed copies go to runs/course
-	@$(BIN)/python -m t2ilib.course
+	@$(BIN)/t2i course
 
 test: setup ## run all tests, and every chapter at scale smoke
 	@rm -rf runs/smoke
@@ -39,7 +39,7 @@ lab: setup ## open the chapters in JupyterLab
 	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
 figures: setup ## rebuild the figures of README and chapters
-	@$(BIN)/python -m t2ilib.figures
+	@$(BIN)/t2i figures
 
 clean: ## remove .venv, caches and executed copies; data and training runs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis t2ilib.egg-info runs/course runs/smoke
