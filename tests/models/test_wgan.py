@@ -11,7 +11,7 @@ from t2ilib.data.batches import Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders import CaptionFeatures
 from t2ilib.errors import InputError
-from t2ilib.features import Batch, Needs, Text
+from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.wgan import WGAN, WGANConfig
 from t2ilib.training import TrainingSettings, train
 
@@ -232,7 +232,11 @@ def test_a_penalty_is_refused_where_samples_share_a_score(shared):
 
 def naive_penalty(system: WGAN, batch: Batch, fakes: torch.Tensor) -> torch.Tensor:
     """10 (|gradient| - 1)^2, one sample after the other, by the other kind of automatic differentiation."""
-    total = 0.0
+    total, fakes = 0.0, fakes.clone()
+    if system.config.penalise_mismatched:
+        swapped = (torch.rand(len(fakes)) < 0.5).tolist()
+        assert {True, False} == set(swapped)  # both kinds of line are looked at
+        fakes[swapped] = batch.mismatched[swapped]
     for row, share in enumerate(torch.rand(len(fakes)).tolist()):
         between = (share * batch.images[row] + (1 - share) * fakes[row].detach())[None].requires_grad_()
         score = system.score(between, batch.text[row : row + 1]).sum()
@@ -242,9 +246,10 @@ def naive_penalty(system: WGAN, batch: Batch, fakes: torch.Tensor) -> torch.Tens
     return 10 * total / len(fakes)
 
 
+@pytest.mark.parametrize("mismatched", [False, True], ids=["fakes alone", "both negatives"])
 @pytest.mark.parametrize("per_pixel", [False, True], ids=["picture", "pixel"])
-def test_penalty_and_its_second_order_gradient_equal_naive(per_pixel, make_batch):
-    system = awake(make(**PENALISED, per_pixel=per_pixel))
+def test_penalty_and_its_second_order_gradient_equal_naive(per_pixel, mismatched, make_batch):
+    system = awake(make(**PENALISED, per_pixel=per_pixel, penalise_mismatched=mismatched))
     batch, parameters = make_batch(system), list(system.discriminator.parameters())
     fakes = system.prepare(batch, system.trained)
     torch.manual_seed(4)
@@ -258,6 +263,51 @@ def test_penalty_and_its_second_order_gradient_equal_naive(per_pixel, make_batch
     for one, other in zip(ours, theirs, strict=True):
         if one is not None and other.any():  # a bias that is only added has no say in the gradient
             assert (one - other).norm() < 1e-3 * other.norm()
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends"),
+    [({}, {"fake", "mismatched"}), ({"penalise_mismatched": False}, {"fake"}), ({"mismatched": False}, {"fake"})],
+    ids=["default", "fakes alone", "no CLS"],
+)
+def test_the_penalty_looks_towards_every_kind_of_negative(changes, ends, make_batch):
+    """Each line ends at the fake or at the mismatched picture of its own sample."""
+    system = make(**PENALISED, **changes)
+    batch = make_batch(system)
+    fakes, seen = system.prepare(batch, system.trained), []
+    for _ in range(8):
+        for row, end in enumerate(system.negatives(batch, fakes)):
+            seen.append("fake" if torch.equal(end, fakes.last[row]) else "mismatched")
+            assert seen[-1] == "fake" or torch.equal(end, batch.mismatched[row])
+    assert set(seen) == ends
+    assert len(ends) == 1 or 0.2 < seen.count("fake") / len(seen) < 0.8
+
+
+def test_only_a_line_towards_mismatched_pictures_bounds_the_slope_between_the_two():
+    """A critic with one weight, the slope s between matched pictures and mismatched ones at distance 3.
+
+    Half of the lines lead there: loss and penalty are -3 s / 2 + 5 (s - 1)^2, least at s = 1.15. With no line there
+    the loss falls without end as s grows.
+    """
+    slopes = {}
+    for mismatched in (True, False):
+        system = make(**PENALISED, penalise_mismatched=mismatched)
+        slope = nn.Parameter(torch.tensor(0.0))
+        system.discriminator.forward = lambda x, _, slope=slope: (-slope * F.relu(x.flatten(1).norm(dim=1) - 1), None)
+        count, side = 256, system.config.image_size
+        one = torch.full((count, 3, side, side), (3 * side * side) ** -0.5)  # of length 1
+        rows, text = torch.arange(count), Text(torch.zeros(count, system.config.embedding_dim))
+        batch = Batch(one, rows[None], rows, rows, text, mismatched=4 * one)
+        optimizer = torch.optim.SGD([slope], 0.05)
+        torch.manual_seed(0)
+        for _ in range(60):
+            loss = sum(system.discriminator_loss(batch, Fakes([one / 2])).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        slopes[mismatched] = slope.item()
+    assert slopes[True] == pytest.approx(1.15, abs=0.1)
+    assert slopes[False] > 4
 
 
 def test_penalty_keeps_to_the_weights_of_the_critic(make_batch):
