@@ -65,7 +65,7 @@ class PlainUp(FusionUpBlock):
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         y = x
         for fuse, convolution in zip(self.fusions, self.convolutions, strict=True):
-            y = convolution(fuse(y, condition))
+            y = F.conv2d(fuse(y, condition), convolution.weight, convolution.bias, padding=1)
         return self.shortcut(x) + y
 
 

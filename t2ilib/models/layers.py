@@ -91,6 +91,27 @@ class DeepFusion(nn.Module):
         return x
 
 
+class EnlargingConvolution(nn.Conv2d):
+    """Nearest-neighbour enlargement to twice the size, then a 3x3 convolution: in one step with 4/9 of the work.
+
+    Each output sees two rows and columns of the small map, one of them through two taps of the kernel: their sums make
+    a transposed 4x4 convolution with stride 2. Weights and numbers are those of the two steps.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, x: Tensor, size: int | None = None) -> Tensor:
+        """Return maps (B, C', 2H, 2W), or by the two steps (B, C', size, size), for maps (B, C, H, W)."""
+        if size not in (None, 2 * x.shape[2]):
+            return super().forward(F.interpolate(x, size, mode="nearest"))
+        kernel = self.weight.transpose(0, 1)  # (C, C', 3, 3)
+        for axis in (2, 3):
+            first, middle, last = kernel.unbind(axis)
+            kernel = torch.stack([last, middle + last, first + middle, first], axis)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
 class FusionUpBlock(nn.Module):
     """DF-GAN's UPBlock, figure 3: double the size (or go to `size`), then a residual branch with the text in it."""
 
@@ -98,21 +119,16 @@ class FusionUpBlock(nn.Module):
         super().__init__()
         self.fusions = nn.ModuleList(DeepFusion(condition_dim, channels) for channels in (channels_in, channels_out))
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels_out, 3, padding=1) for channels in (channels_in, channels_out)
+            [EnlargingConvolution(channels_in, channels_out), nn.Conv2d(channels_out, channels_out, 3, padding=1)]
         )
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor, size: int | None = None) -> Tensor:
         """Return maps (B, C', 2H, 2W), or (B, C', size, size), for maps (B, C, H, W) and conditions (B, K)."""
-        size = size or 2 * x.shape[2]
-
-        def enlarged(maps: Tensor) -> Tensor:
-            return F.interpolate(maps, size, mode="nearest")
-
         # what treats every place alike comes before the enlargement: the same numbers, a quarter of the work
-        y = self.convolutions[0](enlarged(self.fusions[0](x, condition)))
+        y = self.convolutions[0](self.fusions[0](x, condition), size)
         y = self.convolutions[1](self.fusions[1](y, condition))
-        return enlarged(self.shortcut(x)) + y
+        return F.interpolate(self.shortcut(x), size or 2 * x.shape[2], mode="nearest") + y
 
 
 class DownBlock(nn.Module):

@@ -10,7 +10,14 @@ from t2ilib import models
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Text
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
-from t2ilib.models.layers import ConditionalAffine, DeepFusion, DownBlock, FusionUpBlock, MatchingHead
+from t2ilib.models.layers import (
+    ConditionalAffine,
+    DeepFusion,
+    DownBlock,
+    EnlargingConvolution,
+    FusionUpBlock,
+    MatchingHead,
+)
 from t2ilib.training import Run, TrainingSettings, train
 from t2ilib.training.recipe import Recipe
 
@@ -124,10 +131,23 @@ def test_up_block_adds_a_residual_to_its_shortcut(channels_out):
     if channels_out != 6:
         kernel = block.shortcut.weight[:, :, 0, 0]
         shortcut = torch.einsum("oc,bchw->bohw", kernel, doubled) + block.shortcut.bias[:, None, None]
-    inner = block.convolutions[0](block.fusions[0](doubled, condition))
+    first = block.convolutions[0]
+    inner = F.conv2d(block.fusions[0](doubled, condition), first.weight, first.bias, padding=1)
     expected = shortcut + block.convolutions[1](block.fusions[1](inner, condition))
     torch.testing.assert_close(block(x, condition), expected)
     assert block(x, condition, size=7).shape == (2, channels_out, 7, 7)
+
+
+@pytest.mark.parametrize(("side", "size"), [(4, None), (4, 8), (4, 7), (5, 10), (3, 9), (1, None)])
+def test_enlarging_convolution_equals_its_two_steps_and_their_gradients(side, size):
+    torch.manual_seed(0)
+    layer, x = EnlargingConvolution(3, 5), torch.randn(2, 3, side, side, requires_grad=True)
+    expected = F.conv2d(F.interpolate(x, size or 2 * side, mode="nearest"), layer.weight, layer.bias, padding=1)
+    found = layer(x, size)
+    torch.testing.assert_close(found, expected)
+    towards, inputs = torch.randn_like(expected), (x, layer.weight, layer.bias)
+    wanted, gradients = (torch.autograd.grad((y * towards).sum(), inputs) for y in (expected, found))
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_out", [3, 6])
