@@ -24,7 +24,7 @@ from t2ilib.training import Run
 FOLDER = ROOT / "figures"
 RUNS = FOLDER / "runs"
 README = ROOT / "README.md"
-MARKS = ("<!-- results: written by t2i figures results -->", "<!-- end of results -->")
+BENCHMARKS = ROOT / "benchmarks" / "results"
 TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
 
 
@@ -111,14 +111,24 @@ def clip_sweep(name: str) -> None:
 def results(name: str) -> None:
     """The table of all full-length runs, as Markdown, here and in the README: every number from a results file."""
     lines = ["| run | hardware | pictures seen | " + " | ".join(TABLE) + " |", "|---" * (len(TABLE) + 3) + "|"]
-    for folder in sorted(path for path in RUNS.iterdir() if path.is_dir() and "_sweep_" not in path.name):
+    runs = (path for path in RUNS.iterdir() if (path / "config.yaml").is_file() and "_sweep_" not in path.name)
+    for folder in sorted(runs):
         result = json.loads(newest_result(folder).read_text(encoding="utf-8"))
         numbers = [number(result["metrics"], key) for key in TABLE]
         seen = Run(folder).records()[-1]["images"]
         lines.append(" | ".join([f"| {folder.name}", result["protocol"]["hardware"], f"{seen:,}", *numbers]) + " |")
-    table = "\n".join(lines) + "\n"
-    write_text(FOLDER / f"{name}.md", table)
-    write_text(README, between(README.read_text(encoding="utf-8"), *MARKS, table))
+    _into_readme(name, lines)
+
+
+def speed(name: str) -> None:
+    """What each measure is worth in a training step of DF-GAN, from the files that `benchmarks/step.py` wrote."""
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(BENCHMARKS.glob("step_*.json"))]
+    titles = [f"nf {one['nf']}, batch {one['batch_size']}: s | x plain | x row above" for one in measured]
+    lines = [" | ".join(["| step at 64 px", *titles]) + " |", "|---" * (1 + 3 * len(measured)) + "|"]
+    for rows in zip(*(one["rows"] for one in measured), strict=True):
+        cells = [f"{row['median seconds']} | {row['against plain']:.2f} | {row['against the row above']:.2f}" for row in rows]
+        lines.append(" | ".join([f"| {rows[0]['variant']}", *cells]) + " |")
+    _into_readme(name, lines)
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
@@ -128,6 +138,14 @@ def between(text: str, start: str, end: str, new: str) -> str:
     if not (found and closed):
         raise InputError(f"README.md: the lines {start!r} and {end!r} are missing; put them where the table belongs")
     return f"{before}{start}\n{new}{end}{after}"
+
+
+def _into_readme(name: str, lines: list[str]) -> None:
+    """Write a table to `figures/NAME.md`, and between its two marks in the README."""
+    table = "\n".join(lines) + "\n"
+    write_text(FOLDER / f"{name}.md", table)
+    marks = f"<!-- {name}: written by t2i figures {name} -->", f"<!-- end of {name} -->"
+    write_text(README, between(README.read_text(encoding="utf-8"), *marks, table))
 
 
 def newest_result(folder: Path) -> Path:
@@ -182,6 +200,7 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "dfgan_cub100_clip": partial(samples, "dfgan_cub100_clip"),
     "clip_sweep": clip_sweep,
     "results": results,
+    "speed": speed,
 }
 
 
