@@ -126,7 +126,9 @@ def speed(name: str) -> None:
     titles = [f"nf {one['nf']}, batch {one['batch_size']}: s | x plain | x row above" for one in measured]
     lines = [" | ".join(["| step at 64 px", *titles]) + " |", "|---" * (1 + 3 * len(measured)) + "|"]
     for rows in zip(*(one["rows"] for one in measured), strict=True):
-        cells = [f"{row['median seconds']} | {row['against plain']:.2f} | {row['against the row above']:.2f}" for row in rows]
+        cells = [
+            f"{row['median seconds']} | {row['against plain']:.2f} | {row['against the row above']:.2f}" for row in rows
+        ]
         lines.append(" | ".join([f"| {rows[0]['variant']}", *cells]) + " |")
     _into_readme(name, lines)
 

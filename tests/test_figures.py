@@ -39,6 +39,20 @@ def test_tables_in_readme_come_from_results_files():
         assert result["protocol"]["hardware"] in row
 
 
+def test_the_table_of_speed_in_readme_is_what_the_benchmark_wrote():
+    table = (ROOT / "figures" / "speed.md").read_text()
+    assert table in (ROOT / "README.md").read_text()
+    measured = [json.loads(path.read_text()) for path in sorted(figures.BENCHMARKS.glob("step_*.json"))]
+    for number, row in enumerate(table.splitlines()[2:]):
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        for one in measured:
+            entry = one["rows"][number]
+            keys = ("median seconds", "against plain", "against the row above")
+            assert name == entry["variant"]
+            assert [float(cells.pop(0)) for _ in keys] == [entry[key] for key in keys]
+        assert not cells
+
+
 def test_minutes_in_readme_are_the_measured_ones():
     times = json.loads((ROOT / "notebooks" / "times.json").read_text())
     shown = re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\).*\| ([\d.]+) \|", (ROOT / "README.md").read_text())
