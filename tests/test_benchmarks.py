@@ -59,3 +59,14 @@ def test_a_turn_of_every_variant_is_timed_and_written(step, tmp_path, monkeypatc
         )
     assert result["environment"]["command"].endswith("--lazy 2") and result["size"] == 32
     assert len(capsys.readouterr().out.splitlines()) == len(names)
+
+
+def test_sampling_is_timed_with_and_without_kept_memory(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    sampling = importlib.import_module("sampling")
+    monkeypatch.setattr(sampling, "RESULTS", tmp_path)
+    monkeypatch.setattr(sampling, "BATCHES", (2, 4))
+    sampling.main(count=4, repeats=1)
+    rows = json.loads((tmp_path / "sampling.json").read_text())["rows"]
+    assert [(row["batch"], row["memory"]) for row in rows] == [(b, m) for b in (2, 4) for m in sampling.MEMORY]
+    assert all(row["pictures per second"] > 0 for row in rows)
