@@ -1,7 +1,7 @@
 """How many pictures a second the shipped DF-GAN paints, by batch size and by what happens to freed memory.
 
-`python benchmarks/sampling.py` measures float32 sampling with glibc's defaults and with freed blocks kept, turn by turn in
-one process; the result goes to `benchmarks/results/sampling.json`.
+`python benchmarks/sampling.py` measures float32 sampling with glibc's defaults and with freed blocks kept, turn by turn
+in one process; the result goes to `benchmarks/results/sampling.json`.
 """
 
 import statistics
@@ -26,7 +26,7 @@ def main(count: int = 512, repeats: int = 5) -> None:
     noise = sampler.noise(count).to(text.sentence.device)
     seconds = {(batch, memory): [] for batch in BATCHES for memory in MEMORY}
     for turn in range(-1, repeats):  # the first turn warms up
-        for batch, memory in seconds:
+        for (batch, memory), spent in seconds.items():
             MEMORY[memory]()
             for first in range(0, 2 * batch, batch):  # memory settles
                 sampler.generate(text[first : first + batch], noise[first : first + batch])
@@ -35,7 +35,7 @@ def main(count: int = 512, repeats: int = 5) -> None:
                 sampler.generate(text[first : first + batch], noise[first : first + batch])
             wait(noise.device)
             if turn >= 0:
-                seconds[batch, memory].append(time.perf_counter() - start)
+                spent.append(time.perf_counter() - start)
     for (batch, memory), spent in seconds.items():
         rows.append(
             {"batch": batch, "memory": memory, "pictures per second": round(count / statistics.median(spent), 1)}
