@@ -21,13 +21,8 @@ from t2ilib.training.recipe import TRAINED_HERE, Recipe, load_recipe
 from t2ilib.training.run import ENCODERS, Run
 
 TASKS: dict[str, type[Task]] = {**models.SYSTEMS, "clip": Contrastive, "judge": JudgeTraining}
-ROLES = (
-    "text",
-    "clip",
-    "damsm",
-    "judge",
-    "start",
-)  # what an encoder can be for; "start": a CLIP that is trained further
+# what an encoder can be for; "start": a CLIP that is trained further
+ROLES = ("text", "clip", "damsm", "judge", "start")
 
 
 @dataclass

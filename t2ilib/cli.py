@@ -74,7 +74,7 @@ def data(
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="A system (gancls, wgan, dfgan), an encoder (clip), or the judge.")],
+    task: Annotated[str, typer.Argument(help="A system (gancls, wgan, ...), an encoder (clip), or the judge.")],
     recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default TASK_toy.")] = None,
     source: Source = None,
     steps: Annotated[
