@@ -228,7 +228,8 @@ def main() -> None:
         "batch_size": options.batch_size,
         "threads": torch.get_num_threads(),
     }
-    name = options.name or f"step_dfgan_{options.size}px_nf{options.nf}_batch{options.batch_size}"
+    name = f"step_dfgan_{options.size}px_nf{options.nf}_batch{options.batch_size}" + "_compiled" * options.compile
+    name = options.name or name
     write_json(RESULTS / f"{name}.json", {"system": "dfgan", **sizes, "rows": rows, "environment": environment()})
 
 

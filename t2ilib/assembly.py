@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from t2ilib import data, encoders, files, models
+from t2ilib import data, encoders, files, models, settings
 from t2ilib.data.batches import Augment, Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
@@ -55,16 +55,20 @@ def assemble(recipe: Recipe, folder: str | Path) -> Experiment:
 
 
 def check(recipe: Recipe) -> None:
-    """Raise InputError for an unknown task, an unknown role, and sizes that contradict each other."""
+    """Raise InputError for an unknown task, role or hyper-parameter, and for sizes that contradict each other."""
     if recipe.task not in TASKS:
         raise InputError(f"{recipe.task}: no such task; choose among {', '.join(TASKS)}")
     if unknown := [role for role in recipe.encoders if role not in ROLES]:
         raise InputError(f"encoders: unknown role {', '.join(unknown)}; there are {', '.join(ROLES)}")
-    side, given = recipe.data.crop or recipe.data.size, recipe.model.get("image_size")
+    side, given = recipe.data.side, recipe.model.get("image_size")
     if is_system(recipe) and given not in (None, side):
         raise InputError(
             f"model.image_size = {given}, but data.crop and data.size say {side}; drop it, or change those"
         )
+    settings.read(TASKS[recipe.task].Config, model_values(recipe), "model")
+    for role, chosen in recipe.encoders.items():
+        if chosen.name == TRAINED_HERE:
+            check(encoder_recipe(recipe, role))
 
 
 def is_system(recipe: Recipe) -> bool:
@@ -74,13 +78,15 @@ def is_system(recipe: Recipe) -> bool:
 
 def build(recipe: Recipe, found: Mapping[str, TextEncoder], dataset: CaptionedImages | None = None) -> Task:
     """Return the recipe's task with fresh weights, the CLIP loss included; `found` are its encoders by role."""
-    values: dict[str, Any] = dict(recipe.model)
-    if is_system(recipe):
-        values["image_size"] = recipe.data.crop or recipe.data.size
-    task = TASKS[recipe.task].build(values, found, dataset)
+    task = TASKS[recipe.task].build(model_values(recipe), found, dataset)
     if recipe.clip.weight:
         task.guidance = ClipGuidance(found["clip"], **asdict(recipe.clip))
     return task
+
+
+def model_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the hyper-parameters that the recipe gives; a system's pictures are as large as the data's."""
+    return recipe.model | ({"image_size": recipe.data.side} if is_system(recipe) else {})
 
 
 def build_system(recipe: Recipe, folder: Path | None) -> tuple[System, dict[str, TextEncoder]]:
@@ -89,7 +95,7 @@ def build_system(recipe: Recipe, folder: Path | None) -> tuple[System, dict[str,
     if not is_system(recipe):
         raise InputError(f"{recipe.task}: paints nothing; choose a run of {', '.join(models.SYSTEMS)}")
     found = load_encoders(recipe, folder, TASKS[recipe.task].encoders)
-    return TASKS[recipe.task].build({**recipe.model, "image_size": recipe.data.crop or recipe.data.size}, found), found
+    return TASKS[recipe.task].build(model_values(recipe), found), found
 
 
 def load_encoders(recipe: Recipe, folder: Path | None, roles: tuple[str, ...] = ()) -> dict[str, TextEncoder]:
@@ -123,7 +129,7 @@ def make_batches(experiment: Experiment) -> Batches:
     """Return the experiment's batches for this process, captions encoded once and kept under DATA/text."""
     recipe, process, features, targets = experiment.recipe, this_process(), None, None
     with process.main_process_first():
-        if experiment.is_system:
+        if "text" in type(experiment.task).encoders:
             features = encoded(experiment.encoders["text"], experiment.training, experiment.task.needs.words)
         if recipe.clip.weight:
             targets = encoded(experiment.encoders["clip"], experiment.training)

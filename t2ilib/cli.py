@@ -174,7 +174,7 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
     data_source: Source = None,
     split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
-    n: Annotated[int, typer.Option(min=2, help="Pictures, one caption each.")] = 1000,
+    n: Annotated[int | None, typer.Option(min=2, help="Pictures, one caption each; default the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
     truncation: Truncation = None,
     judge: Annotated[
@@ -203,7 +203,7 @@ def evaluate(
 def export(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[Path, typer.Option(help="File to write, .safetensors; of an encoder or judge a folder.")],
-    about: Annotated[str, typer.Option(help="One line: data, length, result.")] = "",
+    about: Annotated[str, typer.Option(help="One line, with a system: data, length, result.")] = "",
 ) -> None:
     """Write what a run was for, in half precision: a system's averaged generator, an encoder, the judge."""
     from t2ilib.sampling import export as write
@@ -237,8 +237,8 @@ def figures(
 
 
 def _train(recipe: Any, folder: Path) -> None:
+    from t2ilib.devices import this_process
     from t2ilib.experiment import run_recipe
-    from t2ilib.training.loop import this_process
     from t2ilib.training.sinks import progress, tensorboard
 
     records = run_recipe(recipe, folder)

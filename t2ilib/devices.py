@@ -3,18 +3,25 @@
 import ctypes
 import os
 import platform
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
 
 CPU_BATCH = 16  # pictures that a CPU paints or looks at fastest at a time: larger maps fall out of its caches
+GPU_BATCH = 256  # pictures that an accelerator paints or looks at at a time
+WAIT = timedelta(hours=12)  # of a process for the others
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, from malloc.h
 
 
 def this_process() -> PartialState:
-    """Return this process's device and rank. Several processes without an accelerator (torchrun) talk over gloo."""
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=True) if several and not torch.accelerator.is_available() else PartialState()
+    """Return this process's device and rank. Several processes without an accelerator (torchrun) talk over gloo.
+
+    The others wait for hours while the first one measures, which ten minutes, torch's default, would not allow.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return PartialState()
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
 
 
 def computes_in_bf16(device: torch.device) -> bool:
@@ -29,9 +36,11 @@ def keep_freed_memory() -> bool:
     """Let glibc keep what tensors free instead of handing it back and asking again, page fault by page fault.
 
     Large blocks then come from the heap, which shrinks only by whole gigabytes. Returns whether there was a glibc to
-    tell; elsewhere nothing happens. For processes that train or paint many pictures.
+    tell; elsewhere nothing happens. Older ones take blocks of 32 MB at most from the heap. For processes that train or
+    paint many pictures.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, 1 << 30))
+    large = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)
+    return bool(mallopt(M_TRIM_THRESHOLD, 1 << 30) and large)

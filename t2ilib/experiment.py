@@ -4,14 +4,14 @@ The command line, `notebooks/train.ipynb` and the chapters all start runs here.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from t2ilib.assembly import Experiment, assemble, build, check, encoder_recipe, make_batches
+from t2ilib.assembly import ROLES, Experiment, assemble, build, check, encoder_recipe, make_batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
 from t2ilib.encoders import TextEncoder
@@ -36,7 +36,7 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     own pictures come first, in run folders of their own inside.
     """
     check(recipe)
-    Run.create(folder, recipe)
+    Run.create(folder, recipe)  # before anything is trained inside
     for role, settings in recipe.encoders.items():
         if settings.name == TRAINED_HERE:
             _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
@@ -48,7 +48,7 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
         make_batches(experiment),
         recipe.training,
         experiment.run,
-        sample=fixed_samples(experiment) if experiment.is_system else None,
+        sample=fixed_samples(experiment) if experiment.is_system and this_process().is_main_process else None,
         evaluate=lambda step, task: measure(experiment, task, step),
     )
 
@@ -65,7 +65,7 @@ class Fitted:
 def fit(
     recipe: Recipe,
     batches: Source,
-    encoder: TextEncoder,
+    encoder: TextEncoder | Mapping[str, TextEncoder],
     folder: str | Path,
     *,
     grid: tuple[Text, Tensor] | None = None,
@@ -73,15 +73,16 @@ def fit(
 ) -> Fitted:
     """Train a recipe's system from scratch on given batches, in a run folder that is emptied first: for chapters.
 
-    `grid`, texts and noise, is painted every `sample_every` steps; `probe` joins the records every `evaluate_every`.
+    `encoder` serves every role, or there is a mapping of roles. `grid`, texts and noise, is painted every
+    `sample_every` steps; `probe` joins the records every `evaluate_every`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     torch.manual_seed(recipe.training.seed)
-    system, grids = build(recipe, {role: encoder for role in ("text", "clip")}), {}
+    found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
+    system, grids = build(recipe, found), {}
 
     def sample(step: int, system: System) -> None:
-        text, noise = grid[0].to(encoder.device), grid[1].to(encoder.device)
-        grids[step] = system.generate(text, noise).cpu()
+        grids[step] = system.generate(*(part.to(this_process().device) for part in grid)).cpu()
 
     run, hooks = Run.create(folder, recipe), {"sample": sample if grid else None, "evaluate": probe}
     records = list(train(system, batches, recipe.training, run, **hooks))

@@ -36,7 +36,7 @@ class Text:
 class Batch:
     """B pictures and what belongs to them, all of it on the device."""
 
-    images: Tensor  # (B, 3, H, W) float32 in [-1, 1], channels last in memory
+    images: Tensor  # (B, 3, H, W) float32 in [-1, 1]
     captions: Tensor  # (K, B) int64, the captions drawn for each: their numbers among all captions of the data set
     class_ids: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64, positions in the data set
@@ -45,6 +45,11 @@ class Batch:
     mismatched: Tensor | None = None  # (B, 3, H, W), each of another class than the same row of images
     target: Tensor | None = None  # (B, D') sentence feature of captions[0] by the CLIP of the CLIP loss
     step: int = 0  # the generator step that it is used in, counted from 0; the loop sets it
+
+    def to_layout(self, layout: torch.memory_format) -> "Batch":
+        """Return the batch with its pictures in this memory layout."""
+        shown = {name: getattr(self, name) for name in ("images", "mismatched") if getattr(self, name) is not None}
+        return replace(self, **{name: pictures.contiguous(memory_format=layout) for name, pictures in shown.items()})
 
 
 @dataclass(frozen=True)

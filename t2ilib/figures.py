@@ -25,6 +25,7 @@ FOLDER = ROOT / "figures"
 RUNS = FOLDER / "runs"
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks" / "results"
+STEPS = ("step_dfgan_64px_nf32_batch16_compiled", "step_dfgan_64px_nf16_batch32_compiled")
 TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
 
 
@@ -65,9 +66,12 @@ def samples(run: str, name: str) -> None:
 
 
 def curves(run: str, name: str) -> None:
-    """Loss terms of both networks over a full-length run."""
-    records = Run(RUNS / run).records()
-    terms = {role: [key for key in records[0] if key.startswith(f"{role}/")] for role in ("discriminator", "generator")}
+    """Loss terms of every role over a full-length run."""
+    records, terms = Run(RUNS / run).records(), {}
+    for key in records[0]:
+        role, found, _ = key.partition("/")
+        if found and role != "metric":
+            terms.setdefault(role, []).append(key)
     save(name, plots.curves(records, terms), [RUNS / run / "records.jsonl"])
 
 
@@ -117,20 +121,34 @@ def results(name: str) -> None:
         numbers = [number(result["metrics"], key) for key in TABLE]
         seen = Run(folder).records()[-1]["images"]
         lines.append(" | ".join([f"| {folder.name}", result["protocol"]["hardware"], f"{seen:,}", *numbers]) + " |")
-    _into_readme(name, lines)
+    _into(README, name, lines)
 
 
 def speed(name: str) -> None:
     """What each measure is worth in a training step of DF-GAN, from the files that `benchmarks/step.py` wrote."""
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(BENCHMARKS.glob("step_*.json"))]
+    measured = [json.loads((BENCHMARKS / f"{one}.json").read_text(encoding="utf-8")) for one in STEPS]
     titles = [f"nf {one['nf']}, batch {one['batch_size']}: s | x plain | x row above" for one in measured]
-    lines = [" | ".join(["| step at 64 px", *titles]) + " |", "|---" * (1 + 3 * len(measured)) + "|"]
+    lines = [
+        " | ".join([f"| step at {measured[0]['size']} px", *titles]) + " |",
+        "|---" * (1 + 3 * len(measured)) + "|",
+    ]
     for rows in zip(*(one["rows"] for one in measured), strict=True):
         cells = [
             f"{row['median seconds']} | {row['against plain']:.2f} | {row['against the row above']:.2f}" for row in rows
         ]
         lines.append(" | ".join([f"| {rows[0]['variant']}", *cells]) + " |")
-    _into_readme(name, lines)
+    _into(BENCHMARKS.parent / "README.md", name, lines)
+
+
+def sampling(name: str) -> None:
+    """Pictures a second by batch size and memory, from the file that `benchmarks/sampling.py` wrote."""
+    rows = json.loads((BENCHMARKS / "sampling.json").read_text(encoding="utf-8"))["rows"]
+    table = {(row["batch"], row["memory"]): row["pictures per second"] for row in rows}
+    kinds = list(dict.fromkeys(memory for _, memory in table))
+    lines = ["| pictures a second, batch | " + " | ".join(kinds) + " |", "|---" * (1 + len(kinds)) + "|"]
+    for batch in dict.fromkeys(batch for batch, _ in table):
+        lines.append(" | ".join([f"| {batch}", *(f"{table[batch, kind]:g}" for kind in kinds)]) + " |")
+    _into(BENCHMARKS.parent / "README.md", name, lines)
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
@@ -138,16 +156,16 @@ def between(text: str, start: str, end: str, new: str) -> str:
     before, found, rest = text.partition(f"{start}\n")
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise InputError(f"README.md: the lines {start!r} and {end!r} are missing; put them where the table belongs")
+        raise InputError(f"the lines {start!r} and {end!r} are missing; put them where the table belongs")
     return f"{before}{start}\n{new}{end}{after}"
 
 
-def _into_readme(name: str, lines: list[str]) -> None:
-    """Write a table to `figures/NAME.md`, and between its two marks in the README."""
+def _into(page: Path, name: str, lines: list[str]) -> None:
+    """Write a table to `figures/NAME.md`, and between its two marks in a page."""
     table = "\n".join(lines) + "\n"
     write_text(FOLDER / f"{name}.md", table)
     marks = f"<!-- {name}: written by t2i figures {name} -->", f"<!-- end of {name} -->"
-    write_text(README, between(README.read_text(encoding="utf-8"), *marks, table))
+    write_text(page, between(page.read_text(encoding="utf-8"), *marks, table))
 
 
 def newest_result(folder: Path) -> Path:
@@ -203,6 +221,7 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "clip_sweep": clip_sweep,
     "results": results,
     "speed": speed,
+    "sampling": sampling,
 }
 
 

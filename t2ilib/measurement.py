@@ -44,22 +44,23 @@ def evaluate_sampler(  # noqa: PLR0913
     source: str | None = None,
     split: str | None = None,
     *,
-    n: int = 1000,
+    n: int | None = None,
     seed: int = 0,
     truncation: float | None = None,
     judge_encoder: TextEncoder | None = None,
 ) -> dict[str, dict]:
     """Evaluate a trained system on the reference split of its recipe, or of another source or split.
 
-    `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's where
-    none is given. Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
+    `n`, `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's
+    where none is given. Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
     """
     recipe = sampler.recipe
     options = recipe.data.options if source is None else {}
     dataset = data.load(source or recipe.data.source, recipe.data.size, **options)
     cut = (recipe.evaluation.truncation if truncation is None else truncation) or None
     judge_encoder = judge_encoder or load_encoder(recipe, "judge", sampler.folder)
-    reference, settings = reference_split(dataset, recipe, split), EvaluationSettings(n, seed, truncation=cut)
+    reference = reference_split(dataset, recipe, split)
+    settings = EvaluationSettings(recipe.evaluation.n if n is None else n, seed, truncation=cut)
     result = _evaluate(sampler, reference, (sampler.encoder, judge_encoder.to(sampler.device)), settings)
     result["protocol"] |= {"system": recipe.task, "step": sampler.step}
     return result

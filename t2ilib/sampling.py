@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from t2ilib import assembly
-from t2ilib.devices import CPU_BATCH, keep_freed_memory, this_process
+from t2ilib.devices import CPU_BATCH, GPU_BATCH, keep_freed_memory, this_process
 from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.features import Text
@@ -20,8 +20,6 @@ from t2ilib.training.checkpoints import load_module, read_checkpoint
 from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
 from t2ilib.weights import copy_network, halved
-
-GPU_BATCH = 256  # pictures painted at a time on an accelerator
 
 
 @dataclass
@@ -99,7 +97,7 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
 
     `about` is stored with it: what it was trained on, how long, with which result. Of a task that is no system (a CLIP,
-    the judge) a folder is written, as its readers expect it.
+    the judge) the folder is written that its readers expect, as the run last measured it; it has no place for `about`.
     """
     restored = run.restore()
     if restored is None:
@@ -107,6 +105,8 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     tensors, details, source = restored
     recipe = recipe_from(details["recipe"], str(source))
     if not assembly.is_system(recipe):
+        if about:
+            raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
         copy_network(run.folder, path)
         return Path(path)
     part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."

@@ -66,8 +66,7 @@ class Task(nn.Module, ABC):
         return {}
 
     def save(self, folder: str | Path) -> None:
-        """Write what a task that is no system was trained for, in the form in which others read it."""
-        raise InputError(f"{type(self).__name__}: has no form of its own to be written in")
+        """Write what a task that is no system was trained for, where others read it in a form of its own."""
 
     def rounds(self, step: int) -> list[tuple[str, ...]]:
         """Return the roles that each batch of `step` updates, in order; one batch and all roles unless overridden."""
@@ -184,7 +183,7 @@ class Frozen:
     """A pretrained network inside a task, which does not own it.
 
     It is in none of the task's parameters, state dict, average or optimisers; copies of the task share it. It stays in
-    evaluation mode and follows its first input to that one's device. No weight takes a gradient, but gradients pass
+    evaluation mode and follows its first tensor to that one's device. No weight takes a gradient, but gradients pass
     through to the inputs.
     """
 
@@ -193,18 +192,18 @@ class Frozen:
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Return the network's output."""
-        return self._at(inputs)(*inputs, **options)
+        return self._at(inputs, options)(*inputs, **options)
 
     def call(self, method: str, *inputs: Any, **options: Any) -> Any:
         """Return what another method of the network gives, as `frozen.call("encode_images", pictures)`."""
-        return getattr(self._at(inputs), method)(*inputs, **options)
+        return getattr(self._at(inputs, options), method)(*inputs, **options)
 
     def __deepcopy__(self, memo: dict) -> "Frozen":
         """Share the network instead of copying it."""
         return self
 
-    def _at(self, inputs: tuple) -> nn.Module:
-        first = next((value for value in inputs if isinstance(value, Tensor)), None)
+    def _at(self, inputs: tuple, options: dict) -> nn.Module:
+        first = next((value for value in (*inputs, *options.values()) if isinstance(value, Tensor)), None)
         own = next(self.module.parameters(), None)
         if first is not None and own is not None and own.device != first.device:
             self.module.to(first.device)

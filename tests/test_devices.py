@@ -44,3 +44,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_elsewhere_nothing_happens(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
     assert devices.keep_freed_memory() is False
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+@pytest.mark.parametrize(("limit", "kept"), [(1 << 40, True), (32 << 20, True), (1 << 20, False)])
+def test_an_older_glibc_that_takes_smaller_blocks_is_told_so_much(limit, kept, monkeypatch):
+    told = {}
+
+    class Library:
+        def __init__(self, name):
+            pass
+
+        def mallopt(self, parameter, value):
+            if parameter == devices.M_MMAP_THRESHOLD and value > limit:
+                return 0
+            told[parameter] = value
+            return 1
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", Library)
+    assert devices.keep_freed_memory() is kept
+    assert told[devices.M_TRIM_THRESHOLD] == 1 << 30
+    assert told.get(devices.M_MMAP_THRESHOLD, 0) == max(
+        [size for size in (1 << 30, 32 << 20) if size <= limit], default=0
+    )

@@ -14,10 +14,12 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from t2ilib import assembly, encoders, experiment, files, measurement, sampling
+from t2ilib import assembly, data, encoders, experiment, files, measurement, models, sampling
 from t2ilib.cli import app
+from t2ilib.data.batches import Batches
 from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
+from t2ilib.features import Needs
 from t2ilib.training import Run, load_recipe
 from t2ilib.training.launch import command, launch
 from t2ilib.training.sinks import follow
@@ -67,6 +69,56 @@ def test_run_folder_holds_all_that_is_promised(finished):
     assert result["protocol"]["n"] == 24 and result["protocol"]["step"] == 4
     assert 0 <= records[-1]["metric/attribute_accuracy"] <= 1
     assert result["metrics"]["attribute_accuracy"]["mentioned"] == records[-1]["metric/attribute_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model.ngff": 3}, "ngff"),
+        ({"data.source": "nowhere"}, "nowhere"),
+        ({"encoders.text.name": "contrastive", "encoders.text.options": {"model.widht": 3}}, "widht"),
+    ],
+)
+def test_a_run_that_never_began_leaves_its_folder_to_the_corrected_recipe(wrong, message, tmp_path):
+    good = load_recipe("gancls_toy", **TINY)
+    with pytest.raises(InputError, match=message):
+        list(experiment.run_recipe(good.override(**wrong), tmp_path))
+    assert next(experiment.run_recipe(good, tmp_path))["step"] == 2
+
+
+def test_fit_trains_from_scratch_paints_its_grid_and_probes(tmp_path):
+    own = {key: value for key, value in TINY.items() if not key.startswith("data")}
+    recipe = load_recipe("gancls_toy", **own | {"training.evaluate_every": 4})
+    birds = data.load("toy", 64, train=48, validation=8, test=24).split("train")
+    encoder = encoders.load_encoder("toy-clip")
+    batches = Batches(birds, encoders.encode_dataset(encoder, birds), 8, "cpu", needs=Needs(mismatched=True))
+    probe = measurement.Probe(birds, encoder, count=12)
+    grid = encoder.encode(["a red bird."] * 2), torch.randn(2, 100)
+    runs = []
+    for given in (encoder, {"text": encoder}):
+        runs.append(experiment.fit(recipe, batches, given, tmp_path / "run", grid=grid, probe=probe))
+    first, second = runs
+    assert [record["step"] for record in second.records] == [2, 4]  # the folder was emptied first
+    assert set(first.records[-1]) - set(first.records[0]) == {"mentioned", "body", "told apart"}
+    assert all(0 <= first.records[-1][name] <= 1 for name in ("mentioned", "told apart"))
+    assert list(first.grids) == [2, 4] and first.grids[4].shape == (2, 3, 64, 64)
+    assert torch.equal(first.grids[4], second.grids[4]) and not torch.equal(first.grids[2], first.grids[4])
+    with torch.no_grad():
+        assert torch.allclose(first.system.generate(*grid), first.grids[4], atol=1e-5)
+
+
+def test_a_probe_counts_how_often_the_discriminator_knows_which_picture_belongs():
+    birds, encoder = (
+        data.load("toy", 64, train=24, validation=4, test=4).split("train"),
+        encoders.load_encoder("toy-clip"),
+    )
+    probe = measurement.Probe(birds, encoder, count=12)
+    system = models.build("gancls", {"text": encoder}, ngf=2, ndf=2).eval()
+    own = probe.pairs.images
+    system.score = lambda pictures, text: torch.full((12,), float(pictures is own))
+    assert probe(0, system)["told apart"] == 1
+    system.score = lambda pictures, text: torch.zeros(12)
+    assert probe(0, system)["told apart"] == 0.5
 
 
 def test_stopped_run_continues_to_the_bit(finished, tmp_path):

@@ -8,16 +8,15 @@ in a step.
 import copy
 import json
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from t2ilib import assembly, encoders, experiment, files, measurement, models, sampling
+from t2ilib import assembly, data, encoders, experiment, files, measurement, models, sampling
 from t2ilib.errors import InputError
-from t2ilib.features import Fakes, Needs, Text
+from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.gancls import GANCLS
 from t2ilib.task import Frozen, System, Task
 from t2ilib.training import EncoderSettings, Recipe, Run, TrainingSettings, train
@@ -137,6 +136,22 @@ class One(Task):
         (folder / "network.json").write_text(json.dumps(self.network.bias.tolist()))
 
 
+class Bare(One):
+    """The same without numbers of its own, and without a form in which others read it."""
+
+    measure, save = Task.measure, Task.save
+
+
+class Reader(Bare):
+    """The same, shown captions as well."""
+
+    encoders = ("text",)
+
+    def loss(self, role, batch, prepared):
+        colour = batch.text.sentence[:, :3]
+        return {"mse": super().loss(role, batch, prepared)["mse"] + (self.network.bias - colour).square().mean()}
+
+
 class FiveCritics(GANCLS):
     """GAN-CLS with five discriminator updates in a step."""
 
@@ -147,7 +162,8 @@ class FiveCritics(GANCLS):
 @pytest.fixture(autouse=True)
 def registered(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(files, "DATA", tmp_path_factory.getbasetemp() / "data")
-    for name, task in {"staged": Staged, "one": One, "five": FiveCritics}.items():
+    tasks = {"staged": Staged, "one": One, "bare": Bare, "reader": Reader, "five": FiveCritics}
+    for name, task in tasks.items():
         monkeypatch.setitem(assembly.TASKS, name, task)
         if issubclass(task, System):
             monkeypatch.setitem(models.SYSTEMS, name, task)
@@ -269,9 +285,11 @@ def test_a_frozen_network_passes_gradients_and_belongs_to_nobody():
     assert torch.equal(eye.call("forward", words[:, 0]), eye(words[:, 0]))
 
 
-def test_a_frozen_network_follows_its_input_to_another_device():
-    eye = Frozen(nn.Linear(2, 2))
-    assert eye(torch.empty(3, 2, device="meta")).device.type == "meta"
+@pytest.mark.parametrize("name", ["", "input"], ids=["by place", "by name"])
+def test_a_frozen_network_follows_its_input_to_another_device(name):
+    eye, given = Frozen(nn.Linear(2, 2)), torch.empty(3, 2, device="meta")
+    seen = eye(**{name: given}) if name else eye(given)
+    assert seen.device.type == "meta"
     assert eye.module.weight.device.type == "meta"
 
 
@@ -300,7 +318,27 @@ class StagedBatches:
         text = WordEncoder().encode(["a red bird", "a blue bird", "one", "two birds"])
         torch.manual_seed(number)
         images, mismatched = torch.randn(2, 4, 3, 32, 32).tanh()
-        return SimpleNamespace(images=images, mismatched=mismatched, text=text, second=text, target=None, step=0)
+        numbers = torch.arange(4)
+        return Batch(images, numbers[None], numbers, numbers, text, second=text, mismatched=mismatched)
+
+
+def test_a_task_that_says_nothing_but_its_loss_is_trained_and_resumed(tmp_path):
+    own = recipe("bare").override(**{"training.steps": 2, "encoders": {}})
+    assert [record["step"] for record in experiment.run_recipe(own, tmp_path)] == [1, 2]
+    more = own.override(**{"training.steps": 3})
+    assert [record["step"] for record in experiment.run_recipe(more, tmp_path)] == [3]
+    with pytest.raises(InputError, match="holds no finished network"):
+        sampling.export(Run.open(tmp_path), tmp_path / "exported", "")
+
+
+def test_a_task_that_is_no_system_gets_the_features_of_captions_it_asks_for():
+    own = recipe("reader").override(**{"training.steps": 1})
+    found = assembly.load_encoders(own, None)
+    task = assembly.build(own, found)
+    parts = assembly.Experiment(own, None, *[data.load("toy", 32, **own.data.options).split("train")] * 2, found, task)
+    batch = assembly.make_batches(parts).batch(0)
+    assert batch.text.sentence.shape == (4, found["text"].sentence_dim)
+    assert task.loss("network", batch, None)["mse"] > 0
 
 
 def test_a_task_with_one_network_has_run_folder_resume_and_results(tmp_path):
@@ -362,7 +400,8 @@ def test_every_round_draws_its_own_batch():
             seen.append(number)
             torch.manual_seed(number)
             images, mismatched = torch.randn(2, 4, 3, 32, 32).tanh()
-            return SimpleNamespace(images=images, mismatched=mismatched, text=Text(torch.randn(4, 16)), step=None)
+            rows = torch.arange(4)
+            return Batch(images, rows[None], rows, rows, Text(torch.randn(4, 16)), mismatched=mismatched)
 
     list(train(system, Source(), TrainingSettings(steps=2, log_every=1, sample_every=1, checkpoint_every=1)))
     assert seen == list(range(10))

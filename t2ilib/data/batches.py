@@ -75,11 +75,6 @@ class Batches:
         self.others = OtherClass(self.class_ids)
         self._order = lru_cache(maxsize=4)(self._permutation)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many whole batches an epoch fills, over all processes; at least 1."""
-        return max(1, self.count // (self.batch_size * self.world))
-
     def batch(self, number: int) -> Batch:
         """Return batch `number` >= 0: the same whenever, and in whatever order, it is asked for."""
         generator = torch.Generator().manual_seed(_hash(self.seed, "step", number, self.rank))

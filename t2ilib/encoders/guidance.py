@@ -58,6 +58,7 @@ class ClipGuidance:
         return min(1.0, max(0.0, (step + 1 - self.start) / max(1, self.ramp)))
 
 
+@torch.compiler.disable  # sizes that change with every call would be compiled anew each time
 def random_crop(images: Tensor, smallest: float = SMALLEST_CROP) -> Tensor:
     """Cut one square out of all pictures (B, 3, H, W), its side between `smallest` and 1 of theirs; differentiable."""
     full = images.shape[-1]

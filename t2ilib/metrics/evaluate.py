@@ -16,7 +16,7 @@ from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.data.toy import parse
-from t2ilib.devices import CPU_BATCH
+from t2ilib.devices import CPU_BATCH, GPU_BATCH
 from t2ilib.encoders.encoder import PictureEncoder, TextEncoder, sees
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
@@ -97,7 +97,9 @@ def evaluate(
     if painted:
         for part in _parts(rows, encoder, settings):
             real.update(to_float(dataset.images[part]))
-        metrics |= _alignment(painted, captions, settings) | {"real": _alignment(real, captions, settings)}
+        texts = _sentences(seeing, captions, settings)
+        found, reachable = (_alignment(look, captions, texts, settings) for look in (painted, real))
+        metrics |= found | {"real": reachable}
         metrics |= _distribution(painter, dataset, encoder, painted, (captions, settings))
     return {"metrics": metrics, "protocol": _protocol(dataset, (encoder, judge_encoder), judge, settings, started)}
 
@@ -124,7 +126,16 @@ def paint(
             yield painter.generate(text, noise[part].to(text.sentence.device)).float().clamp(-1, 1)
 
 
-def _alignment(look: Look, captions: list[str], settings: EvaluationSettings) -> dict:
+def _sentences(encoder: TextEncoder | None, captions: list[str], settings: EvaluationSettings) -> np.ndarray | None:
+    """Return the captions' sentence features (N, D) by the encoder that scores the fit, where there is one."""
+    if encoder is None:
+        return None
+    parts = _parts(np.arange(len(captions)), encoder, settings)
+    texts = [encoder.encode([captions[row] for row in part]).sentence.double().cpu() for part in parts]
+    return torch.cat(texts).numpy()
+
+
+def _alignment(look: Look, captions: list[str], texts: np.ndarray | None, settings: EvaluationSettings) -> dict:
     """Attribute accuracy, R-precision and CLIP score of what was seen; None where there is no extractor."""
     found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None}
     if look.judge is not None:
@@ -132,9 +143,6 @@ def _alignment(look: Look, captions: list[str], settings: EvaluationSettings) ->
         found["attribute_accuracy"] = accuracy_of(torch.cat(look.attributes), mentioned, look.judge.config.attributes)
     if look.encoder is not None:
         images = torch.cat(look.embeddings).double().numpy()
-        parts = _parts(np.arange(len(captions)), look.encoder, settings)
-        texts = [look.encoder.encode([captions[row] for row in part]).sentence.double().cpu() for part in parts]
-        texts = torch.cat(texts).numpy()
         found["clip_score"] = clip_score(images, texts)
         if len(set(captions)) >= settings.candidates:
             found["r_precision"] = r_precision(images, texts, settings.candidates, settings.seed, groups=captions)
@@ -146,7 +154,8 @@ def _distribution(
 ) -> dict[str, float | None]:
     """Frechet distance of the pictures painted to all real ones, and the diversity of pictures of one caption."""
     captions, settings = drawn
-    reference, varied = (Look(painted.judge, painted.encoder) for _ in range(2))
+    seeing = None if painted.judge else painted.encoder  # one of the two decides, so only that one looks
+    reference, varied = (Look(painted.judge, seeing) for _ in range(2))
     for part in _parts(np.arange(len(dataset)), encoder, settings):
         reference.update(to_float(dataset.images[part]))
     chosen = captions[: settings.diversity_captions]
@@ -164,7 +173,7 @@ def _distribution(
 
 def _parts(rows: np.ndarray, encoder: TextEncoder, settings: EvaluationSettings) -> list[np.ndarray]:
     """Cut rows into parts of the batch size."""
-    size = settings.batch_size or (CPU_BATCH if encoder.device.type == "cpu" else 100)
+    size = settings.batch_size or (CPU_BATCH if encoder.device.type == "cpu" else GPU_BATCH)
     return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 

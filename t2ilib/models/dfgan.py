@@ -30,7 +30,7 @@ from t2ilib.task import System
 
 @dataclass(frozen=True)
 class DFGANConfig:
-    """Hyper-parameters; the defaults are the paper's for birds."""
+    """Hyper-parameters; the defaults are the paper's for birds, but for the penalty's norm, which is the released."""
 
     image_size: int = 256  # pixels; a power of two from 32 to 256
     noise_dim: int = 100  # Z

@@ -46,6 +46,7 @@ class DCGANSizes:
     joint: bool = True  # 1x1 convolution over picture and text before the logit, as in the paper; released code: False
     batch_norm: bool = True  # in the discriminator; a critic with a gradient penalty per sample must not have it
     minibatch_discrimination: bool = False  # similarities within the batch help the discriminator see mode collapse
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         """Raise InputError for sizes that the networks cannot have."""
@@ -77,7 +78,6 @@ class GANCLSConfig(DCGANSizes):
 
     lr: float = 2e-4  # Adam, both networks
     betas: tuple[float, float] = (0.5, 0.999)  # Adam
-    batch_size: int = 64
     ema: float = 0.0  # decay per step of the averaged generator; paper and reimplementation keep none
     smoothing: float = 0.9  # label of real pairs; paper 1
     feature_matching: float = 100.0  # weight; paper 0

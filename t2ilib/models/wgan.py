@@ -36,7 +36,6 @@ class WGANConfig(DCGANSizes):
     lr: float = 2e-4  # both networks; WGAN's paper 5e-5, WGAN-GP's 1e-4
     betas: tuple[float, float] = (0.5, 0.999)  # Adam; WGAN-GP's paper (0, 0.9)
     rmsprop: bool = False  # RMSProp in place of Adam, as in WGAN's paper
-    batch_size: int = 64
     ema: float = 0.0  # decay per step of the averaged generator; papers and reimplementation keep none
     clip: float = 0.01  # the critic's weights stay within plus and minus this, where there is no penalty
     penalty: float = 0.0  # weight of the gradient penalty, 10 in WGAN-GP's paper; it replaces clipping

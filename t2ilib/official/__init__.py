@@ -16,8 +16,9 @@ from torch import Tensor
 from t2ilib.errors import InputError
 from t2ilib.models import SYSTEMS, System
 from t2ilib.official.dfgan import DFGAN
-from t2ilib.official.gancls import GANCLS, WGAN
+from t2ilib.official.gancls import GANCLS
 from t2ilib.official.released import STRAY, Entries, Released
+from t2ilib.official.wgan import WGAN
 
 LISTED = 5  # entries that an error message names before it counts the rest
 Checkpoint = str | Path | Mapping[str, Any]

@@ -1,11 +1,10 @@
-"""The stabilised reimplementation's GAN-CLS and WGAN: its names, and sizes from shapes."""
+"""The stabilised reimplementation's GAN-CLS: its names, and sizes from shapes."""
 
 from typing import Any
 
 import torch
 
 from t2ilib.models.gancls import GANCLSConfig
-from t2ilib.models.wgan import WGANConfig
 from t2ilib.official.released import Entries, Released, vote
 
 
@@ -41,9 +40,4 @@ GANCLS = Released(
     networks={"generator": "generator", "discriminator": "discriminator", "critic": "discriminator"},
     names=NAMES,
     config=lambda entries: GANCLSConfig(**sizes(entries)),
-)
-WGAN = Released(
-    networks={"generator": "generator", "critic": "discriminator"},
-    names=NAMES,
-    config=lambda entries: WGANConfig(**sizes(entries), halve_negatives=False),
 )

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,12 +45,13 @@ class Trainer:
     def __init__(self, task: Task, settings: TrainingSettings):
         self.settings, self.process = settings, this_process()
         self.device = self.process.device
-        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.task = task.to(self.device).to(memory_format=layout).train()
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.task = task.to(self.device).to(memory_format=self.layout).train()
         self.optimizers = task.optimizers()
         self.average = EMA(getattr(task, task.averaged), task.decay) if task.decay else None
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_in_bf16(self.device))
-        self.loss = torch.compile(task.loss) if settings.compile else task.loss
+        compiled = partial(torch.compile, options={"fallback_random": True}) if settings.compile else lambda part: part
+        self.prepare, self.loss = compiled(task.prepare), compiled(task.loss)  # random numbers as without compiling
         self.drawn, self.skipped = 0, 0  # batches and updates so far
         keep_freed_memory()
         torch.backends.cudnn.deterministic = settings.deterministic
@@ -63,11 +65,11 @@ class Trainer:
         torch.manual_seed(step_seed(self.settings.seed, self.process.process_index, number))
         terms = {}
         for roles in self.task.rounds(number):
-            batch = batches.batch(self.drawn)
+            batch = batches.batch(self.drawn).to_layout(self.layout)
             batch.step = number
             self.drawn += 1
             with self.autocast():
-                prepared = self.task.prepare(batch, roles)
+                prepared = self.prepare(batch, roles)
             for role in roles:
                 terms |= self.update(role, batch, prepared)
         if self.average:

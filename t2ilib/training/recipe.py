@@ -28,6 +28,11 @@ class DataSettings:
     shift: int = 0  # pixels by which a picture is moved at most, either way
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of t2ilib.data.load
 
+    @property
+    def side(self) -> int:
+        """Side of the pictures that a run is shown, pixels."""
+        return self.crop or self.size
+
 
 @dataclass(frozen=True)
 class EncoderSettings:

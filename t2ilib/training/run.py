@@ -37,11 +37,11 @@ class Run:
     def create(cls, folder: str | Path, recipe: Recipe) -> "Run":
         """Make the folder, or continue it when its recipe is the same but for the number of steps.
 
-        Raises InputError when the folder holds a run of another recipe.
+        Raises InputError when the folder holds a run of another recipe, unless that one never took a step.
         """
         run = cls(folder)
         config = run.folder / "config.yaml"
-        if config.is_file():
+        if config.is_file() and (run.records() or run.checkpoints()):
             old = load_recipe(config)
             same = recipe.override(**{"training.steps": old.training.steps, "about": old.about})
             if plain(same) != plain(old):

@@ -207,6 +207,18 @@ def test_toy_birds_are_measured_with_the_judge():
     assert result["metrics"]["diversity"] == pytest.approx(varied / mean_distance(reference), rel=1e-3)
 
 
+def test_beside_a_judge_the_clip_sees_only_what_it_scores():
+    birds = toy_birds(train=1, validation=1, test=70, size=32).split("test")
+    encoder, judge = ColourEncoder(), Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval()
+    seen, read, see = [], [], encoder.encode_images
+    encoder.encode_images = lambda pictures: seen.append(len(pictures)) or see(pictures)
+    encoder.encode = lambda captions: read.append(len(captions)) or Text(torch.rand(len(captions), 3))
+    settings = EvaluationSettings(n=60, diversity_captions=2, per_caption=2)
+    evaluate(deaf(), birds, encoder, judge, settings)
+    assert sum(seen) == 60 + 60  # painted and real; not the reference, not the varied ones
+    assert sum(read) == 60 + 4 + 60  # to paint, to paint varied ones, to score
+
+
 def test_too_few_pictures_give_no_distance(dataset):
     few = EvaluationSettings(n=3, candidates=2, diversity_captions=2, per_caption=2)
     assert evaluate(faithful(), dataset, ColourEncoder(), settings=few)["metrics"]["clip_fd"] is None
