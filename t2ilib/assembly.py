@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from t2ilib import data, encoders, files, models, settings
+from t2ilib import data, encoders, files, models
 from t2ilib.data.batches import Augment, Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
@@ -65,7 +65,9 @@ def check(recipe: Recipe) -> None:
         raise InputError(
             f"model.image_size = {given}, but data.crop and data.size say {side}; drop it, or change those"
         )
-    settings.read(TASKS[recipe.task].Config, model_values(recipe), "model")
+    if recipe.clip.weight and not is_system(recipe):
+        raise InputError(f"clip.weight: {recipe.task} paints nothing that a CLIP loss could score; leave it 0")
+    TASKS[recipe.task].configure(model_values(recipe))
     for role, chosen in recipe.encoders.items():
         if chosen.name == TRAINED_HERE:
             check(encoder_recipe(recipe, role))
@@ -120,9 +122,17 @@ def load_encoder(recipe: Recipe, role: str, folder: Path | None) -> TextEncoder:
 
 def encoder_recipe(recipe: Recipe, role: str) -> Recipe:
     """Return the recipe of the CLIP that is trained for a run: its pictures, and the options that the role gives."""
-    options = dict(recipe.encoders[role].options)
+    options, where = dict(recipe.encoders[role].options), f"encoders.{role}.options"
     pictures = {f"data.{key}": getattr(recipe.data, key) for key in ("source", "size", "split", "reference", "options")}
-    return load_recipe(options.pop("recipe", "clip_small"), **pictures, **options)
+    if both := [key for key in options if key in pictures]:
+        raise InputError(f"{where}: {', '.join(both)} is the run's own; leave it out")
+    try:
+        found = load_recipe(options.pop("recipe", "clip_small")).override(**pictures, **options)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if found.task != "clip":
+        raise InputError(f"{where}: a recipe of {found.task}, which is no encoder; choose one of clip")
+    return found
 
 
 def make_batches(experiment: Experiment) -> Batches:

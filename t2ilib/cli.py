@@ -92,15 +92,18 @@ def train(
 
     Example: t2i train gancls --steps 200 --folder runs/first
     """
+    from t2ilib.assembly import check
     from t2ilib.training import load_recipe
 
     recipe = recipe or f"{task}_toy"
-    overrides = _parse(changes) | {k: v for k, v in {"data.source": source, "training.steps": steps}.items() if v}
+    given = {"data.source": source, "training.steps": steps}
+    overrides = _parse(changes) | {key: value for key, value in given.items() if value is not None}
     settings = load_recipe(recipe, **overrides)
     if settings.task != task:
         raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")
+    check(settings)
     folder = folder or RUNS / Path(recipe).stem
-    if processes > 1:
+    if processes != 1:
         from t2ilib.training.launch import launch
 
         run, child = launch(settings, folder, processes)
@@ -124,7 +127,7 @@ def resume(
     if source.suffix == ".safetensors" and folder is None:
         raise InputError(f"{source}: is a checkpoint; name the new run's folder with --folder")
     run = Run.open(source) if folder is None else Run.branch(source, folder)
-    _train(run.recipe.override(**{"training.steps": steps}) if steps else run.recipe, run.folder)
+    _train(run.recipe if steps is None else run.recipe.override(**{"training.steps": steps}), run.folder)
 
 
 @app.command()
@@ -261,7 +264,10 @@ def _parse(changes: list[str] | None) -> dict[str, Any]:
         key, separator, value = change.partition("=")
         if not (key and separator):
             raise InputError(f"--set {change}: write it as key=value, for example training.seed=3")
-        parsed[key.strip()] = yaml.safe_load(value)
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"--set {change}: the value is not YAML ({type(error).__name__}); quote text") from None
     return parsed
 
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 import torch
 from accelerate import PartialState
 
+from t2ilib.errors import InputError
+
 CPU_BATCH = 16  # pictures that a CPU paints or looks at fastest at a time: larger maps fall out of its caches
 GPU_BATCH = 256  # pictures that an accelerator paints or looks at at a time
 WAIT = timedelta(hours=12)  # of a process for the others
@@ -22,6 +24,16 @@ def this_process() -> PartialState:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return PartialState()
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
+
+
+def device_named(name: torch.device | str) -> torch.device:
+    """Return the device of that name; InputError where there is none on this machine."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise InputError(f"device {name}: not usable here ({str(error).splitlines()[0]}); try cpu") from None
+    return device
 
 
 def computes_in_bf16(device: torch.device) -> bool:

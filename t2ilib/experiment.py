@@ -15,6 +15,7 @@ from t2ilib.assembly import ROLES, Experiment, assemble, build, check, encoder_r
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
 from t2ilib.encoders import TextEncoder
+from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.files import write_json, write_text
 from t2ilib.measurement import measure
@@ -76,7 +77,9 @@ def fit(
     `encoder` serves every role, or there is a mapping of roles. `grid`, texts and noise, is painted every
     `sample_every` steps; `probe` joins the records every `evaluate_every`.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    check(recipe)
+    if Path(folder).is_dir() and any(Path(folder).iterdir()) and not (Path(folder) / "config.yaml").is_file():
+        raise InputError(f"{folder}: holds files that are of no run; choose another folder")
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
     system, grids = build(recipe, found), {}
@@ -84,6 +87,7 @@ def fit(
     def sample(step: int, system: System) -> None:
         grids[step] = system.generate(*(part.to(this_process().device) for part in grid)).cpu()
 
+    shutil.rmtree(folder, ignore_errors=True)
     run, hooks = Run.create(folder, recipe), {"sample": sample if grid else None, "evaluate": probe}
     records = list(train(system, batches, recipe.training, run, **hooks))
     return Fitted(system.cpu(), records, grids)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from t2ilib import assembly
-from t2ilib.devices import CPU_BATCH, GPU_BATCH, keep_freed_memory, this_process
+from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory, this_process
 from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.features import Text
@@ -87,7 +87,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     weights = {name: value.float() for name, value in tensors.items() if name.startswith(f"{part}.")}
     load_module(getattr(system, system.averaged), part, weights, path)
-    device = device or this_process().device
+    device = this_process().device if device is None else device_named(device)
     keep_freed_memory()
     system, encoder = system.to(device).eval().requires_grad_(False), encoders["text"].to(device)
     return Sampler(system, encoder, recipe, about["step"], folder)
@@ -99,22 +99,27 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     `about` is stored with it: what it was trained on, how long, with which result. Of a task that is no system (a CLIP,
     the judge) the folder is written that its readers expect, as the run last measured it; it has no place for `about`.
     """
-    restored = run.restore()
+    path, restored = Path(path), run.restore()
     if restored is None:
         raise InputError(f"{run.folder}: has no checkpoint yet; train it first")
     tensors, details, source = restored
     recipe = recipe_from(details["recipe"], str(source))
-    if not assembly.is_system(recipe):
+    paints = assembly.is_system(recipe)
+    if paints != (path.suffix == ".safetensors"):
+        raise InputError(f"{path}: give a .safetensors file for a system, a folder for an encoder or the judge")
+    if any((folder / "config.yaml").is_file() for folder in (path, *path.absolute().parents)):
+        raise InputError(f"{path}: lies in a run folder, whose files it could replace; choose another place")
+    if not paints:
         if about:
             raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
         copy_network(run.folder, path)
-        return Path(path)
+        return path
     part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."
     small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
     details = {"recipe": plain(recipe), "step": details["step"], "about": about}
     with atomic(path) as temporary:
         save_file(small, temporary, metadata={"t2ilib": json.dumps(details)})
-    return Path(path)
+    return path
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:

@@ -3,6 +3,7 @@
 Configuration has one direction: dataclass default < recipe YAML < explicit argument. Unknown keys raise.
 """
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -44,14 +45,21 @@ def converted(hint: Any, value: Any, where: str) -> Any:
         return _as_tuple(inner, value, hint, where)
     if origin is dict and isinstance(value, Mapping):
         return {str(key): converted(inner[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and type(value) in (int, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise _wrong(hint, value, where) from None
+    if hint is float and type(value) in (int, str, float):
+        return _finite(value, where)
     if hint is Any or type(value) is hint or (hint is type(None) and value is None):
         return value
     raise _wrong(hint, value, where)
+
+
+def _finite(value: float | str, where: str) -> float:
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _wrong(float, value, where) from None
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {value!r} is not a finite number")
+    return number
 
 
 def _first_that_fits(hints: tuple, value: Any, union: Any, where: str) -> Any:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +13,15 @@ from torch import Tensor, nn
 from t2ilib import settings
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
+
+# what every paper's hyper-parameters of these names (and learning rates called ROLE_lr) have to keep to
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda rate: rate > 0, "above 0"),
+    "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "at least 0 and below 1 each"),
+    "ema": (lambda decay: 0 <= decay < 1, "at least 0 and below 1"),
+    "weight_decay": (lambda decay: decay >= 0, "at least 0"),
+    "batch_size": (lambda count: count >= 2, "at least 2"),
+}
 
 
 class Painter(Protocol):
@@ -54,7 +64,18 @@ class Task(nn.Module, ABC):
 
         Raises InputError for an unknown hyper-parameter, and for a value of the wrong type or range.
         """
-        return cls(settings.read(cls.Config, values, "model"))
+        return cls(cls.configure(values))
+
+    @classmethod
+    def configure(cls, values: Mapping[str, Any]) -> Any:
+        """Return the config with these hyper-parameters; InputError names an unknown one and one out of its range."""
+        config = settings.read(cls.Config, values, "model")
+        for item in fields(config):
+            value, kind = getattr(config, item.name), "lr" if item.name.endswith("_lr") else item.name
+            fits, rule = RANGES.get(kind, (lambda value: True, ""))
+            if not fits(value):
+                raise InputError(f"model: {item.name} = {value}: must be {rule}")
+        return config
 
     @property
     def decay(self) -> float:
@@ -115,7 +136,7 @@ class System(Task):
         for name, size in sizes.items():
             if values.get(name, size) != size:
                 raise InputError(f"model: {name} = {values[name]!r}, but the encoders of this run say {size}; drop it")
-        return cls(settings.read(cls.Config, {**sizes, **values}, "model"), encoders)
+        return cls(cls.configure({**sizes, **values}), encoders)
 
     @classmethod
     def sizes(cls, encoders: Mapping[str, Any]) -> dict[str, int]:

@@ -490,6 +490,88 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("gancls", "model.lr=nan", "model: lr: 'nan' is not a finite number"),
+        ("gancls", "model.lr=.inf", "model: lr: inf is not a finite number"),
+        ("gancls", "model.lr=-1", "lr = -1.0: must be above 0"),
+        ("dfgan", "model.discriminator_lr=0", "discriminator_lr = 0.0: must be above 0"),
+        ("wgan", "model.betas=[0.5, 1]", "betas = (0.5, 1.0): must be at least 0 and below 1 each"),
+        ("wgan", "model.ema=1", "ema = 1.0: must be at least 0 and below 1"),
+        ("judge", "model.batch_size=1", "batch_size = 1: must be at least 2"),
+        ("clip", "model.weight_decay=-1", "weight_decay = -1.0: must be at least 0"),
+        ("clip", "clip.weight=1", "clip.weight: clip paints nothing"),
+        ("gancls", "training.seed=-1", "training.seed: -1 must not be negative"),
+        ("gancls", "training.seed=4294967296", "must be below 4294967296"),
+        ("gancls", "training.gradient_clip=-1", "training.gradient_clip: -1.0 must not be negative"),
+        ("gancls", "evaluation.truncation=.inf", "evaluation.truncation: inf is not a finite number"),
+        ("gancls", "model.lr=[", "the value is not YAML"),
+        (
+            "gancls",
+            "encoders.text={name: contrastive, options: {recipe: judge_toy}}",
+            "encoders.text.options: a recipe of j",
+        ),
+        ("gancls", "encoders.text={name: contrastive, options: {data.size: 32}}", "data.size is the run's own"),
+        ("gancls", "encoders.text={name: contrastive, options: {nosuch: 1}}", "encoders.text.options: nosuch: unknown"),
+    ],
+)
+def test_bad_values_are_named_before_anything_is_written(task, change, message, tmp_path):
+    done = CliRunner().invoke(app, ["train", task, "--folder", str(tmp_path / "run"), "--set", change])
+    assert isinstance(done.exception, InputError) and message in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_counts_of_nothing_are_refused_not_passed_over(tmp_path):
+    for more, message in (["--steps", "0"], "steps: 0 must"), (["--processes", "0"], "processes: 0 must"):
+        done = CliRunner().invoke(app, ["train", "gancls", "--folder", str(tmp_path / "run"), *more])
+        assert isinstance(done.exception, InputError) and message in str(done.exception)
+
+
+def test_a_device_that_is_not_there_is_named(finished):
+    for name in ("nosuch", "cuda:77", "3x"):
+        with pytest.raises(InputError, match=f"device {name}: not usable here"):
+            sampling.load_sampler(finished[0], name)
+
+
+def test_fit_empties_nothing_but_runs_and_looks_at_the_recipe_first(tmp_path):
+    (tmp_path / "thesis.txt").write_text("four years")
+    recipe, encoder = load_recipe("gancls_toy", **TINY), encoders.load_encoder("toy-clip")
+    with pytest.raises(InputError, match="holds files that are of no run"):
+        experiment.fit(recipe, None, encoder, tmp_path)
+    (tmp_path / "config.yaml").write_text(recipe.to_yaml())
+    with pytest.raises(InputError, match="ngff"):
+        experiment.fit(recipe.override(**{"model.ngff": 3}), None, encoder, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_export_replaces_nothing_of_a_run(finished, tmp_path):
+    run, other = Run.open(finished[0]), tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("task: clip")
+    for target in (run.checkpoints()[-1], run.folder / "new.safetensors", other / "deep" / "weights.safetensors"):
+        before = target.read_bytes() if target.is_file() else None
+        with pytest.raises(InputError, match="lies in a run folder"):
+            sampling.export(run, target, "")
+        assert (target.read_bytes() if target.is_file() else None) == before
+    with pytest.raises(InputError, match=r"give a \.safetensors file for a system"):
+        sampling.export(run, tmp_path / "weights.pt", "")
+
+
+def test_a_config_changed_by_hand_does_not_continue_another_recipes_checkpoint(finished, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(finished[0], folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("task: gancls", "task: wgan"))
+    done = CliRunner().invoke(app, ["resume", str(folder), "--steps", "6"])
+    assert isinstance(done.exception, InputError)
+    assert "config.yaml: says something else than" in str(done.exception) or "unknown key" in str(done.exception)
+    config.write_text(config.read_text().replace("task: wgan", "task: gancls").replace("seed: 0", "seed: 1"))
+    done = CliRunner().invoke(app, ["resume", str(folder), "--steps", "6"])
+    assert "config.yaml: says something else than" in str(done.exception)
+    assert [record["step"] for record in Run.open(folder).records()] == [2, 4]
+
+
 def test_help_of_every_command_has_an_example_or_a_sentence():
     names = re.findall(r"(?m)^│ (\w+) ", CliRunner().invoke(app, ["--help"]).output)
     assert {"data", "train", "sample", "evaluate", "resume", "export", "course", "figures"} <= set(names)

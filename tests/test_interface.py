@@ -324,11 +324,11 @@ class StagedBatches:
 
 def test_a_task_that_says_nothing_but_its_loss_is_trained_and_resumed(tmp_path):
     own = recipe("bare").override(**{"training.steps": 2, "encoders": {}})
-    assert [record["step"] for record in experiment.run_recipe(own, tmp_path)] == [1, 2]
+    assert [record["step"] for record in experiment.run_recipe(own, tmp_path / "run")] == [1, 2]
     more = own.override(**{"training.steps": 3})
-    assert [record["step"] for record in experiment.run_recipe(more, tmp_path)] == [3]
+    assert [record["step"] for record in experiment.run_recipe(more, tmp_path / "run")] == [3]
     with pytest.raises(InputError, match="holds no finished network"):
-        sampling.export(Run.open(tmp_path), tmp_path / "exported", "")
+        sampling.export(Run.open(tmp_path / "run"), tmp_path / "exported", "")
 
 
 def test_a_task_that_is_no_system_gets_the_features_of_captions_it_asks_for():

@@ -111,7 +111,7 @@ GROUND = {  # the ground floor: these import only each other, as listed
     "features": set(),
     "pictures": {"errors"},
     "provenance": {"files"},
-    "devices": set(),
+    "devices": {"errors"},
     "settings": {"errors"},
     "weights": {"errors", "files"},
     "losses": set(),

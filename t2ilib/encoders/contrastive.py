@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from t2ilib import losses, settings
+from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
@@ -115,7 +115,7 @@ class Contrastive(Task):
     @classmethod
     def build(cls, values: Mapping[str, Any], encoders: Mapping[str, Any], dataset: CaptionedImages) -> "Contrastive":
         """Return the task for the captions of `dataset`; an encoder of the role "start" is trained further."""
-        config = settings.read(cls.Config, values, "model")
+        config = cls.configure(values)
         if len(dataset) < config.batch_size:
             raise InputError(f"{len(dataset)} pictures: fewer than a batch of {config.batch_size}; lower batch_size")
         return cls(config, dataset.captions, encoders.get("start"))

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2ilib import settings
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.data.toy import ATTRIBUTES
 from t2ilib.errors import InputError
@@ -61,7 +60,7 @@ class JudgeTraining(Task):
         if dataset.attributes is None:
             raise InputError("judge: these pictures have no attributes to be learnt; train it on the toy birds")
         labels = torch.from_numpy(dataset.attributes.copy())
-        return cls(settings.read(cls.Config, values, "model"), labels, dataset.size)
+        return cls(cls.configure(values), labels, dataset.size)
 
     def prepare(self, batch: Batch, roles: tuple[str, ...]) -> Tensor:
         """Disturb the pictures."""

@@ -111,15 +111,22 @@ def _problems(system: type[System], config: Any, released: Released, entries: En
     """Return the entries, under released names, in which a checkpoint differs from the system with this `config`."""
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in system(config).state_dict().items()}
+    odd = [name for name, value in entries.items() if name in wanted and not _is_sound(value)]
     missing = [name for name in wanted if name not in entries and not name.endswith("num_batches_tracked")]
     shapes = {name: tuple(value.shape) for name, value in entries.items()}
     misshapen = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
     problems = {
         "missing": [released.in_file(name) for name in missing],
         "unexpected": [released.in_file(name) for name in shapes if name not in wanted],
+        "not finite real": [released.in_file(name) for name in odd],
         "misshapen": [f"{released.in_file(name)} {shapes[name]}, not {wanted[name]}" for name in misshapen],
     }
     return {kind: names for kind, names in problems.items() if names}
+
+
+def _is_sound(value: Tensor) -> bool:
+    """Whether a weight is made of finite real numbers; counters are whole."""
+    return value.ndim == 0 or (value.is_floating_point() and (value.is_meta or bool(value.isfinite().all())))
 
 
 def _describe(problems: dict[str, list[str]]) -> str:

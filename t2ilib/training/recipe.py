@@ -12,6 +12,7 @@ from t2ilib.errors import InputError
 from t2ilib.files import ROOT
 
 RECIPES = ROOT / "notebooks" / "recipes"
+SEEDS = 2**32  # how many there are
 TRAINED_HERE = "contrastive"  # as an encoder's name: a small CLIP, trained first, on the training split alone
 
 
@@ -91,6 +92,11 @@ class TrainingSettings:
         for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name}: {getattr(self, name)} must be at least 1")
+        for name in ("seed", "gradient_clip", "evaluate_every"):
+            if getattr(self, name) < 0:
+                raise InputError(f"training.{name}: {getattr(self, name)} must not be negative")
+        if self.seed >= SEEDS:
+            raise InputError(f"training.seed: {self.seed} must be below {SEEDS}")
         for name in ("sample_every", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < self.steps and getattr(self, name) % self.log_every:
                 raise InputError(

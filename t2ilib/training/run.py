@@ -41,11 +41,8 @@ class Run:
         """
         run = cls(folder)
         config = run.folder / "config.yaml"
-        if config.is_file() and (run.records() or run.checkpoints()):
-            old = load_recipe(config)
-            same = recipe.override(**{"training.steps": old.training.steps, "about": old.about})
-            if plain(same) != plain(old):
-                raise InputError(f"{run.folder}: holds a run of another recipe; choose another folder or remove it")
+        if config.is_file() and (run.records() or run.checkpoints()) and not same(recipe, load_recipe(config)):
+            raise InputError(f"{run.folder}: holds a run of another recipe; choose another folder or remove it")
         write_text(config, recipe.to_yaml())
         return run
 
@@ -128,9 +125,21 @@ class Run:
         damage = None
         for path in reversed(self.checkpoints()):
             try:
-                return (*read_checkpoint(path), path)
+                tensors, about = read_checkpoint(path)
             except InputError as error:
                 damage = damage or error
+                continue
+            if not same(recipe_from(about["recipe"], str(path)), self.recipe):
+                raise InputError(
+                    f"{self.folder / 'config.yaml'}: says something else than {path}; put it back, or go on from the "
+                    "checkpoint in a new folder (t2i resume CHECKPOINT --folder NEW)"
+                )
+            return tensors, about, path
         if damage:
             raise damage
         return None
+
+
+def same(recipe: Recipe, other: Recipe) -> bool:
+    """Whether two recipes decide the same run, however many steps it shall have and whatever is said about it."""
+    return plain(recipe.override(**{"training.steps": other.training.steps, "about": other.about})) == plain(other)

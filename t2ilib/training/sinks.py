@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,8 +28,12 @@ def tensorboard(records: Iterable[dict], folder: str | Path) -> Iterator[dict]:
     """Pass records on and write every number to TensorBoard files in `folder`."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, and only this sink needs it
 
+    records = iter(records)
+    first = next(records, None)  # nothing is written for a run that does not begin
+    if first is None:
+        return
     with SummaryWriter(str(folder)) as writer:
-        for record in records:
+        for record in chain([first], records):
             for name, value in record.items():
                 if name != "step" and isinstance(value, (int, float)):
                     writer.add_scalar(name, value, record["step"])

@@ -164,3 +164,12 @@ def test_two_critics_are_one_too_many(small, refused):
 def test_another_architectures_file_is_refused():
     with pytest.raises(InputError, match=r"not a wgan checkpoint .*netG\.fc\.weight"):
         official.load("wgan", {"netG": {"fc.weight": torch.zeros(8, 4)}})
+
+
+@pytest.mark.parametrize("value", [torch.tensor(torch.nan), torch.tensor(torch.inf), torch.tensor(1), torch.tensor(1j)])
+def test_weights_that_are_no_finite_real_numbers_are_named(value):
+    entries = {network: dict(part) for network, part in published().items()}
+    name = "netG.0.weight"
+    entries["generator"][name] = value.expand(entries["generator"][name].shape)
+    with pytest.raises(InputError, match=r"not finite real generator\.netG\.0\.weight"):
+        official.load("wgan", entries)
