@@ -54,15 +54,19 @@ def generated(weights: str, name: str) -> None:
 
 def samples(run: str, name: str) -> None:
     """The last grid of a full-length run: a column per caption, a row per noise."""
-    path = RUNS / run / "samples.png"
-    captions = (RUNS / run / "captions.txt").read_text(encoding="utf-8").splitlines()
-    sheet = Image.open(path).convert("RGB")
+    pictures, captions = drawn(RUNS / run)
+    labels = [""] * (len(pictures) - len(captions)) + captions
+    save(name, plots.grid(pictures, labels, columns=len(captions)), [RUNS / run / "samples.png"])
+
+
+def drawn(folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Return the pictures (N, H, W, 3) of a run's kept grid, noise by noise, and the captions of each such row."""
+    captions = (folder / "captions.txt").read_text(encoding="utf-8").splitlines()
+    sheet = Image.open(folder / "samples.png").convert("RGB")
     side = (sheet.width + 2) // len(captions) - 2
     rows = (sheet.height + 2) // (side + 2)
     boxes = [(c * (side + 2), r * (side + 2)) for r in range(rows) for c in range(len(captions))]
-    pictures = [sheet.crop((x, y, x + side, y + side)) for x, y in boxes]
-    labels = [""] * (len(pictures) - len(captions)) + captions
-    save(name, plots.grid(_stack(pictures), labels, columns=len(captions)), [path])
+    return _stack([sheet.crop((x, y, x + side, y + side)) for x, y in boxes]), captions
 
 
 def curves(run: str, name: str) -> None:
