@@ -104,6 +104,8 @@ class Batches:
             raise InputError(f"rank: {self.rank}; must be between 0 and world - 1 = {self.world - 1}")
         if not 1 <= self.side <= dataset.size:
             raise InputError(f"crop: {self.side} pixels; the pictures are stored at {dataset.size}, pack them larger")
+        if not 0 <= self.augment.shift < self.side:
+            raise InputError(f"shift: {self.augment.shift} pixels; must be from 0 to below the side of {self.side}")
         counts = [len(own) for own in dataset.captions]
         for given in filter(None, features):
             if given.offsets.diff().tolist() != counts:

@@ -271,6 +271,8 @@ def test_half_of_the_pictures_are_flipped():
         ({"size": 0}, "batch_size"),
         ({"rank": 2, "world": 2}, "rank"),
         ({"augment": Augment(crop=9)}, "crop: 9"),
+        ({"augment": Augment(shift=-1)}, "shift: -1"),
+        ({"augment": Augment(shift=8)}, "shift: 8"),
         ({"data": dataset(1)}, "at least two"),
         ({"words": False}, "without word features"),
     ],
