@@ -31,7 +31,7 @@ def device_named(name: torch.device | str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).sum().item()
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device {name}: not usable here ({str(error).splitlines()[0]}); try cpu") from None
     return device
 
