@@ -43,6 +43,7 @@ def test_sheets_are_shown_as_jpeg_and_drawings_as_png():
     large = len(sheet._repr_jpeg_())
     sheet.quality = 20
     assert len(sheet._repr_jpeg_()) < large
+    assert plots.sheet(NOISE, quality=40).quality == 40 and plots.sheet(NOISE).quality == plots.Sheet.quality
 
 
 def test_curves_draw_raw_and_smoothed():
