@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from t2ilib.errors import InputError
 
-CPU_BATCH = 16  # pictures that a CPU paints or looks at fastest at a time: larger maps fall out of its caches
+CPU_BATCH = 16  # pictures that a CPU paints or looks at at a time: more need more memory and are hardly faster
 GPU_BATCH = 256  # pictures that an accelerator paints or looks at at a time
 WAIT = timedelta(hours=12)  # of a process for the others
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, from malloc.h

@@ -41,8 +41,8 @@ def test_tables_in_readme_come_from_results_files():
 
 def test_the_tables_of_speed_are_what_the_benchmarks_wrote():
     page = (ROOT / "benchmarks" / "README.md").read_text()
-    speed, sampling = ((ROOT / "figures" / f"{name}.md").read_text() for name in ("speed", "sampling"))
-    assert speed in page and sampling in page
+    speed, sampling, lazy = ((ROOT / "figures" / f"{name}.md").read_text() for name in ("speed", "sampling", "lazy"))
+    assert speed in page and sampling in page and lazy in page
     measured = [json.loads((figures.BENCHMARKS / f"{name}.json").read_text()) for name in figures.STEPS]
     for number, row in enumerate(speed.splitlines()[2:]):
         name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -55,6 +55,9 @@ def test_the_tables_of_speed_are_what_the_benchmarks_wrote():
     shown = [float(cell) for row in sampling.splitlines()[2:] for cell in row.strip("|").split("|")[1:]]
     rows = json.loads((figures.BENCHMARKS / "sampling.json").read_text())["rows"]
     assert shown == [row["pictures per second"] for row in rows]
+    for folder, row in zip(sorted((figures.RUNS / "lazy_study").iterdir()), lazy.splitlines()[2:], strict=True):
+        metrics = json.loads(figures.newest_result(folder).read_text())["metrics"]
+        assert row.endswith(f"| {metrics['toy_fd']:.3f} | {metrics['attribute_accuracy']['mentioned']:.3f} |")
 
 
 def test_minutes_in_readme_are_the_measured_ones():

@@ -8,9 +8,9 @@ another caption.
 
 The defaults are the stabilised reimplementation's: clipping, batch normalisation, Adam. Differences of that released
 code from the papers, which are options here: Adam in place of RMSProp (`rmsprop`), both negatives of CLS counted in
-full (`halve_negatives`, ours halves them), its gradient penalty takes one norm per pixel (`per_pixel`) and looks
-between real and fake pictures alone (`penalise_mismatched`), and it has no layer in which picture and text meet
-(`joint`, see gancls.py).
+full (`halve_negatives`, ours halves them), its gradient penalty, which lies commented out there, takes one norm per
+pixel (`per_pixel`) and looks between real and fake pictures alone (`penalise_mismatched`), and it has no layer in which
+picture and text meet (`joint`, see gancls.py).
 Differences of ours from the released code: the critic returns a score per sample, not their mean; the fakes of the last
 critic update serve the generator, too.
 """
