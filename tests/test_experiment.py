@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -481,13 +482,21 @@ def test_export_of_an_unfinished_encoder_is_refused(tmp_path):
         (["data", "nowhere"], "nowhere: no such source"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path):
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
     (script,) = entry_points(group="console_scripts", name="t2i")  # what the installed command `t2i` calls
-    code = f"import sys; sys.argv[1:] = {arguments!r}; from {script.module} import {script.attr} as t2i; t2i()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and message in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["t2i", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        script.load()()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_the_installed_command_ends_the_same_way(tmp_path):
+    command = Path(sys.executable).parent / "t2i"
+    done = subprocess.run([command, "data", "nowhere"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: nowhere") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

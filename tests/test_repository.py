@@ -132,6 +132,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "figures": {"data", "encoders", "measurement", "plots", "sampling", "training"},
     "course": set(),
     "cli": {
+        "assembly",
         "course",
         "data",
         "encoders",
