@@ -153,6 +153,14 @@ def clip_loss(images: Tensor, texts: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(images.float(), texts.float(), dim=-1).mean()
 
 
+def words(logits: Tensor, used: Tensor) -> Tensor:
+    """mean_b sum_v BCE(logits_bv, used_bv): which of V words the captions of a picture use, (B, V) each.
+
+    The encoder minimises it. Joulin et al. 2016, section 3.2, as one two-way choice for each word.
+    """
+    return F.binary_cross_entropy_with_logits(logits, used, reduction="none").sum(1).mean()
+
+
 def contrastive(
     images: Tensor, texts: Tensor, groups: Tensor, wrong: Tensor | None = None, *, scale: Tensor
 ) -> tuple[Tensor, Tensor]:

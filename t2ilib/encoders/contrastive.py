@@ -5,7 +5,10 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 
 Differences from the paper: words instead of byte pairs, networks of a million weights, several captions of each picture
 per step, and pairs of a batch that carry the very same caption are left out of the sums (they are no negatives).
-Pairs of one class stay in: their captions differ, and telling them apart is the task.
+Pairs of one class stay in: their captions differ, and telling them apart is the task. With `word_loss` the picture's
+vector also has to tell which words its captions use, by a linear layer that is dropped afterwards (Joulin et al. 2016,
+https://arxiv.org/abs/1511.02251): a detail, whose features in picture and text both start near zero, then need not wait
+until the other side has found it.
 """
 
 import copy
@@ -19,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from t2ilib import losses
@@ -27,10 +30,12 @@ from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
 from t2ilib.encoders.retrieval import retrieval
-from t2ilib.encoders.tokens import WordTokenizer
+from t2ilib.encoders.tokens import SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
 from t2ilib.task import Task, warmup_cosine
+
+WORD_SCALE = 14.0  # the picture's vector is of unit length: what the linear layer sees of it is not
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class ClipConfig:
     batch_size: int = 128  # pictures a step; paper 32,768
     captions: int = 2  # captions drawn for each picture of the batch, 1 or 2; paper 1
     exchanged: int = 0  # captions beside each that have one word wrong (exchange.py); paper 0
+    word_loss: float = 0.0  # weight of the loss of the words that a picture's captions use; paper 0
     lr: float = 1e-3  # peak; paper 5e-4
     warmup: int = 100  # steps of linear rise, then a cosine to zero; paper 2,000
     betas: tuple[float, float] = (0.9, 0.98)  # of AdamW; the paper's
@@ -60,8 +66,9 @@ class ClipConfig:
         """Raise InputError for numbers that cannot be."""
         if self.captions not in (1, 2):
             raise InputError(f"captions = {self.captions}: must be 1 or 2")
-        if self.exchanged < 0:
-            raise InputError(f"exchanged = {self.exchanged}: must not be negative")
+        for name in ("exchanged", "word_loss"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)}: must not be negative")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "ClipConfig":
@@ -102,15 +109,25 @@ class Contrastive(Task):
                 )
             encoder = copy.deepcopy(start)
             encoder.config = start.config | {"training": asdict(config), "started_from": start.config["training"]}
-        self.model = encoder.model.requires_grad_(True)
+        self.model = nn.ModuleDict({"clip": encoder.model.requires_grad_(True)})
+        if config.word_loss:
+            self.model["words"] = nn.Linear(self.clip.text_projection.shape[1], len(encoder.tokenizer))
         self.tokenizer, self.about, self.image_size = encoder.tokenizer, encoder.config, encoder.image_size
         self.needs = Needs(captions=config.captions)
         self.exchange = WordExchange(self.tokenizer)
         number = {caption: index for index, caption in enumerate(distinct)}
         numbers = torch.tensor([number[caption] for own in captions for caption in own])
-        tables = {"numbers": numbers, "tokens": self.tokenizer(list(number)), "mean": encoder.mean, "std": encoder.std}
+        tokens = self.tokenizer(list(number))
+        tables = {"numbers": numbers, "tokens": tokens, "mean": encoder.mean, "std": encoder.std}
+        if config.word_loss:
+            tables["used"] = words_used(tokens[numbers], [len(own) for own in captions], len(self.tokenizer))
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+
+    @property
+    def clip(self) -> nn.Module:
+        """The CLIP, without what only its training needs."""
+        return self.model["clip"]
 
     @classmethod
     def build(cls, values: Mapping[str, Any], encoders: Mapping[str, Any], dataset: CaptionedImages) -> "Contrastive":
@@ -131,23 +148,30 @@ class Contrastive(Task):
         )
 
     def loss(self, role: str, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-        """Return the term `contrastive`, a mean over the K captions; `accuracy` and `temperature` are only recorded."""
+        """Return the term `contrastive`, a mean over the K captions, and `words` where `word_loss` is set.
+
+        `accuracy` and `temperature` are only recorded.
+        """
         pixels = to_clip_range(batch.images, self.image_size, self.mean, self.std)
         with _attention(pixels.device.type):
-            images = self.model.encode_image(pixels)
-            texts = self.model.encode_text(drawn.tokens.flatten(0, 2))
+            images = self.clip.encode_image(pixels)
+            texts = self.clip.encode_text(drawn.tokens.flatten(0, 2))
         images = F.normalize(images.float(), dim=-1)
         texts = F.normalize(texts.float(), dim=-1).unflatten(0, drawn.tokens.shape[:3])
         wrong = texts[:, 1:] * drawn.changed[..., None]
-        scale = self.model.logit_scale.exp()
+        scale = self.clip.logit_scale.exp()
         triples = zip(texts[:, 0], drawn.groups, wrong, strict=True)
         terms, right = zip(*(losses.contrastive(images, *text, scale=scale) for text in triples), strict=True)
+        found = {"contrastive": torch.stack(terms).mean()}
+        if self.config.word_loss:
+            logits = self.model["words"](WORD_SCALE * images).float()
+            found["words"] = self.config.word_loss * losses.words(logits, self.used[batch.indices])
         watched = {"accuracy": torch.stack(right).mean(), "temperature": 1 / scale}
-        return {"contrastive": torch.stack(terms).mean()} | {name: value.detach() for name, value in watched.items()}
+        return found | {name: value.detach() for name, value in watched.items()}
 
     def after_update(self, role: str) -> None:
         """Keep the temperature above 1/100, the paper's bound."""
-        self.model.logit_scale.data.clamp_(0, math.log(100))
+        self.clip.logit_scale.data.clamp_(0, math.log(100))
 
     def rate(self, role: str, step: int, steps: int) -> float:
         """Rise for `warmup` steps, then fall to zero along a cosine."""
@@ -164,7 +188,7 @@ class Contrastive(Task):
 
     def encoder(self) -> CLIPEncoder:
         """Return a frozen copy, ready to encode."""
-        return CLIPEncoder(copy.deepcopy(self.model), self.tokenizer, self.about, self.about["mean"], self.about["std"])
+        return CLIPEncoder(copy.deepcopy(self.clip), self.tokenizer, self.about, self.about["mean"], self.about["std"])
 
     def measure(self, dataset: CaptionedImages) -> dict[str, float]:
         """Return how often captions of pictures that were not trained on find their own."""
@@ -173,6 +197,18 @@ class Contrastive(Task):
     def save(self, folder: str | Path) -> None:
         """Write the encoder, as `t2ilib.encoders.load_encoder` reads it."""
         save_encoder(self.encoder(), folder)
+
+
+def words_used(tokens: Tensor, counts: Sequence[int], size: int) -> Tensor:
+    """Return which of `size` words the captions of each picture use, (N, size) of 0 and 1, special tokens left out.
+
+    `tokens` (sum of `counts`, T) are those of all captions, picture by picture.
+    """
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    used = torch.zeros(len(counts), size)
+    used[owner[:, None].expand_as(tokens), tokens] = 1.0
+    used[:, : len(SPECIAL)] = 0.0
+    return used
 
 
 def _attention(kind: str) -> AbstractContextManager:

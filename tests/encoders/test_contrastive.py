@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from t2ilib import encoders, losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders import load_encoder
-from t2ilib.encoders.contrastive import ClipConfig, Contrastive
+from t2ilib.encoders.contrastive import ClipConfig, Contrastive, words_used
 from t2ilib.encoders.retrieval import distinct_pictures, retrieval
+from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Needs
 from t2ilib.training import Recipe, Run, TrainingSettings
@@ -101,18 +102,18 @@ def test_the_term_is_the_loss_of_the_batch_s_pictures_and_captions(small, square
     captions = [["nothing to exchange"] * len(own) if row % 5 == 0 else own for row, own in enumerate(squares.captions)]
     torch.manual_seed(1)
     task, flat = Contrastive(replace(small, exchanged=2), captions).eval(), [line for own in captions for line in own]
-    task.model.logit_scale.data.fill_(math.log(3))  # so that no pair is negligible
+    task.clip.logit_scale.data.fill_(math.log(3))  # so that no pair is negligible
     batch = draw(task).batch(3)
     drawn = task.prepare(batch, ("model",))
     terms = task.loss("model", batch, drawn)
-    encoder, scale, expected = task.encoder(), task.model.logit_scale.exp().detach(), 0.0
+    encoder, scale, expected = task.encoder(), task.clip.logit_scale.exp().detach(), 0.0
     images = F.normalize(encoder.encode_images(batch.images), dim=-1)
     for rows, tokens, changed in zip(batch.captions, drawn.tokens, drawn.changed, strict=True):
         lines = [flat[row] for row in rows]
         assert len(set(lines)) < len(lines)  # some are equal, and no rivals
         assert changed.any() and not changed.all()  # and some could not be made wrong
         texts = F.normalize(encoder.encode(lines).sentence, dim=-1)
-        embedded = [F.normalize(task.model.encode_text(row), dim=-1) for row in tokens[1:]]
+        embedded = [F.normalize(task.clip.encode_text(row), dim=-1) for row in tokens[1:]]
         wrong = [more * there[:, None] for more, there in zip(embedded, changed, strict=True)]
         expected += naive_loss(images, texts, scale, lines, wrong) / 2
     torch.testing.assert_close(terms["contrastive"], expected, rtol=1e-4, atol=1e-5)
@@ -126,10 +127,50 @@ def test_only_the_contrastive_term_is_minimised(task, draw):
     assert [term.requires_grad for term in terms.values()] == [True, False, False]
 
 
+def test_word_loss_equals_a_naive_transcription():
+    torch.manual_seed(0)
+    logits, used = torch.randn(3, 5, dtype=torch.float64), torch.tensor([[1.0, 0, 0, 1, 0]] * 3, dtype=torch.float64)
+    total = 0.0
+    for row, wanted in zip(logits.tolist(), used.tolist(), strict=True):
+        for value, there in zip(row, wanted, strict=True):
+            probability = 1 / (1 + math.exp(-value))
+            total -= math.log(probability if there else 1 - probability)
+    assert losses.words(logits, used).item() == pytest.approx(total / 3)
+
+
+def test_words_of_all_captions_of_a_picture_are_those_it_is_asked_for(squares):
+    tokenizer = WordTokenizer.from_captions([line for own in squares.captions for line in own], 12)
+    flat = tokenizer([line for own in squares.captions for line in own])
+    table = words_used(flat, [len(own) for own in squares.captions], len(tokenizer))
+    for own, row in zip(squares.captions, table, strict=True):
+        words = {word for line in own for word in line.split()}
+        assert {tokenizer.vocabulary[index - 4] for index in row.nonzero()[:, 0].tolist()} == words
+    assert set(table.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_word_loss_trains_the_picture_tower_and_leaves_no_weight_behind(small, squares, draw, tmp_path):
+    torch.manual_seed(1)
+    task = Contrastive(replace(small, word_loss=0.5), squares.captions).eval()
+    batch = draw(task).batch(3)
+    terms = task.loss("model", batch, task.prepare(batch, ("model",)))
+    assert list(terms) == ["contrastive", "words", "accuracy", "temperature"]
+    images = F.normalize(task.encoder().encode_images(batch.images), dim=-1)
+    logits = F.linear(14 * images, task.model["words"].weight, task.model["words"].bias)
+    torch.testing.assert_close(terms["words"], 0.5 * losses.words(logits, task.used[batch.indices]))
+    terms["words"].backward()
+    trained = {name.split(".")[0] for name, weight in task.clip.named_parameters() if weight.grad is not None}
+    assert trained == {"visual"} and task.clip.visual.conv1.weight.grad.any()
+    assert task.model["words"].weight.grad.any()
+    task.save(tmp_path)
+    plain = Contrastive(small, squares.captions)
+    assert set(load_encoder(str(tmp_path)).model.state_dict()) == set(plain.clip.state_dict())
+    assert "words" not in plain.model and not hasattr(plain, "used")
+
+
 def test_every_weight_is_trained_and_no_table_is_stored(task, draw):
     batch = draw(task).batch(0)
     sum(task.loss("model", batch, task.prepare(batch, ("model",))).values()).backward()
-    assert all(weight.grad is not None and weight.grad.any() for weight in task.model.parameters())
+    assert all(weight.grad is not None and weight.grad.any() for weight in task.clip.parameters())
     task.zero_grad(set_to_none=True)
     assert all(name.startswith("model.") for name in task.state_dict())
 
@@ -165,9 +206,9 @@ def test_as_many_captions_of_each_picture_are_drawn_as_configured(captions, smal
 def test_temperature_stays_above_a_hundredth(small, squares):
     task = Contrastive(small, squares.captions)
     for given, kept in ((10.0, math.log(100)), (-1.0, 0.0), (2.0, 2.0)):
-        task.model.logit_scale.data.fill_(given)
+        task.clip.logit_scale.data.fill_(given)
         task.after_update("model")
-        assert task.model.logit_scale.item() == pytest.approx(kept)
+        assert task.clip.logit_scale.item() == pytest.approx(kept)
 
 
 def test_rate_rises_then_falls_to_zero(small, squares):
@@ -182,8 +223,8 @@ def test_decay_spares_gains_biases_and_the_temperature(small, squares):
     task = Contrastive(small, squares.captions)
     (optimizer,) = task.optimizers().values()
     decay = {weight: group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
-    assert {name: decay[weight] > 0 for name, weight in task.model.named_parameters()} == {
-        name: weight.ndim >= 2 for name, weight in task.model.named_parameters()
+    assert {name: decay[weight] > 0 for name, weight in task.clip.named_parameters()} == {
+        name: weight.ndim >= 2 for name, weight in task.clip.named_parameters()
     }
     assert {group["lr"] for group in optimizer.param_groups} == {small.lr}
 
@@ -326,7 +367,7 @@ def test_training_goes_on_from_given_weights(small: ClipConfig, squares, learn, 
     assert encoder.sentence_dim == before.sentence_dim  # networks are those of the start
     assert encoder.fingerprint != before.fingerprint == kept  # which itself stays as it was
     built = Contrastive.build({"batch_size": 32, "lr": 1e-4}, {"start": before}, squares)
-    for name, weight in built.model.state_dict().items():
+    for name, weight in built.clip.state_dict().items():
         assert torch.equal(weight, before.model.state_dict()[name])
     with pytest.raises(InputError, match="no such encoder"):
         load_encoder(str(tmp_path / "absent"))
@@ -337,9 +378,9 @@ def test_the_encoder_of_a_task_is_a_frozen_copy(small: ClipConfig, squares):
     encoder = task.encoder()
     before = encoder.encode(["a red square on blue"]).sentence
     assert not any(weight.requires_grad for weight in encoder.parameters()) and not encoder.training
-    assert all(weight.requires_grad for weight in task.model.parameters()) and task.model.training
+    assert all(weight.requires_grad for weight in task.clip.parameters()) and task.clip.training
     with torch.no_grad():
-        for weight in task.model.parameters():
+        for weight in task.clip.parameters():
             weight.add_(1.0)
     assert torch.equal(encoder.encode(["a red square on blue"]).sentence, before)
 
