@@ -177,7 +177,7 @@ def contrastive(
     target = torch.arange(len(logits), device=logits.device)
     rivals = logits
     if wrong is not None:
-        rival = (images * wrong).sum(2).masked_fill(~wrong.any(2), -math.inf)  # (E, B)
-        rivals = torch.cat([logits, scale * rival.T], 1)  # (B, B + E)
+        rival = (scale * (images * wrong).sum(2)).masked_fill(~wrong.any(2), -math.inf)  # (E, B)
+        rivals = torch.cat([logits, rival.T], 1)  # (B, B + E)
     loss = (F.cross_entropy(rivals, target) + F.cross_entropy(logits.T, target)) / 2
     return loss, (logits.argmax(0) == target).float().mean()

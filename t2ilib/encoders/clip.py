@@ -8,6 +8,7 @@ project ships to the released ones.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ def describe(config: Any, vocabulary: Sequence[str]) -> dict:
     return {
         **weights.described(KIND),
         "name": config.name,
+        "stem": list(config.stem),
         "model": {"embed_dim": config.embed_dim, "vision_cfg": vision, "text_cfg": text},
         "mean": list(OPENAI_DATASET_MEAN),
         "std": list(OPENAI_DATASET_STD),
@@ -162,8 +164,20 @@ def describe(config: Any, vocabulary: Sequence[str]) -> dict:
 def build_encoder(config: dict) -> CLIPEncoder:
     """Return an encoder with fresh weights from the configuration of a saved folder."""
     model = CLIP(**config["model"])
+    if stem := config.get("stem"):
+        model.visual.conv1 = convolutional_stem(stem, model.visual.conv1.out_channels)
     tokenizer = WordTokenizer(config["vocabulary"], config["model"]["text_cfg"]["context_length"])
     return CLIPEncoder(model, tokenizer, config, config["mean"], config["std"])
+
+
+def convolutional_stem(channels: Sequence[int], width: int) -> nn.Sequential:
+    """Return what turns pictures (B, 3, H, W) into a transformer's patches (B, width, h, w), h = H / 2^len(channels).
+
+    Xiao et al., "Early Convolutions Help Transformers See Better", 2021 (https://arxiv.org/abs/2106.14881), section 3.
+    """
+    pairs = zip((3, *channels), channels, strict=False)
+    halvings = [(nn.Conv2d(*pair, 3, 2, 1, bias=False), nn.BatchNorm2d(pair[1]), nn.ReLU()) for pair in pairs]
+    return nn.Sequential(*chain.from_iterable(halvings), nn.Conv2d(channels[-1], width, 1))
 
 
 def save_encoder(encoder: CLIPEncoder, folder: str | Path) -> None:

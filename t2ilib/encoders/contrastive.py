@@ -8,7 +8,8 @@ per step, and pairs of a batch that carry the very same caption are left out of 
 Pairs of one class stay in: their captions differ, and telling them apart is the task. With `word_loss` the picture's
 vector also has to tell which words its captions use, by a linear layer that is dropped afterwards (Joulin et al. 2016,
 https://arxiv.org/abs/1511.02251): a detail, whose features in picture and text both start near zero, then need not wait
-until the other side has found it.
+until the other side has found it. The first `words_first` steps have that loss alone, and no text tower runs. Single
+words do not say what is red: with `parts` the layer also has to tell of which part the captions say each.
 """
 
 import copy
@@ -29,8 +30,9 @@ from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
+from t2ilib.encoders.reading import exchanged_values, exchanged_words
 from t2ilib.encoders.retrieval import retrieval
-from t2ilib.encoders.tokens import SPECIAL, WordTokenizer
+from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
 from t2ilib.task import Task, warmup_cosine
@@ -48,6 +50,7 @@ class ClipConfig:
     patch_size: int = 8  # pixels; paper 32
     image_width: int = 128  # channels of the picture transformer; paper 768
     image_layers: int | tuple[int, ...] = 4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
+    stem: tuple[int, ...] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
     text_width: int = 128  # channels of the text transformer; paper 512
     text_layers: int = 2  # its blocks; paper 12
     context_length: int = 48  # tokens a caption, start and end included; paper 77
@@ -55,7 +58,9 @@ class ClipConfig:
     batch_size: int = 128  # pictures a step; paper 32,768
     captions: int = 2  # captions drawn for each picture of the batch, 1 or 2; paper 1
     exchanged: int = 0  # captions beside each that have one word wrong (exchange.py); paper 0
-    word_loss: float = 0.0  # weight of the loss of the words that a picture's captions use; paper 0
+    words_first: int = 0  # first steps, whose only loss is that of the words that a picture's captions use; paper 0
+    word_loss: float = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
+    parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
     lr: float = 1e-3  # peak; paper 5e-4
     warmup: int = 100  # steps of linear rise, then a cosine to zero; paper 2,000
     betas: tuple[float, float] = (0.9, 0.98)  # of AdamW; the paper's
@@ -66,9 +71,12 @@ class ClipConfig:
         """Raise InputError for numbers that cannot be."""
         if self.captions not in (1, 2):
             raise InputError(f"captions = {self.captions}: must be 1 or 2")
-        for name in ("exchanged", "word_loss"):
+        for name in ("exchanged", "words_first", "word_loss"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} = {getattr(self, name)}: must not be negative")
+        if self.stem and not (isinstance(self.image_layers, int) and 2 ** len(self.stem) == self.patch_size):
+            size = 2 ** len(self.stem)
+            raise InputError(f"stem = {self.stem}: it belongs to a transformer with patch_size {size}")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "ClipConfig":
@@ -110,17 +118,19 @@ class Contrastive(Task):
             encoder = copy.deepcopy(start)
             encoder.config = start.config | {"training": asdict(config), "started_from": start.config["training"]}
         self.model = nn.ModuleDict({"clip": encoder.model.requires_grad_(True)})
-        if config.word_loss:
-            self.model["words"] = nn.Linear(self.clip.text_projection.shape[1], len(encoder.tokenizer))
         self.tokenizer, self.about, self.image_size = encoder.tokenizer, encoder.config, encoder.image_size
         self.needs = Needs(captions=config.captions)
-        self.exchange = WordExchange(self.tokenizer)
         number = {caption: index for index, caption in enumerate(distinct)}
         numbers = torch.tensor([number[caption] for own in captions for caption in own])
         tokens = self.tokenizer(list(number))
+        self.exchange = WordExchange(self.tokenizer, tokens)
         tables = {"numbers": numbers, "tokens": tokens, "mean": encoder.mean, "std": encoder.std}
-        if config.word_loss:
-            tables["used"] = words_used(tokens[numbers], [len(own) for own in captions], len(self.tokenizer))
+        if config.words_first or config.word_loss:
+            pairs = self._pairs(tokens).unique()
+            self.register_buffer("pairs", pairs[pairs >= 0], persistent=False)
+            owner = torch.arange(len(captions)).repeat_interleave(torch.tensor([len(own) for own in captions]))
+            tables["used"] = self.words_used(tokens[numbers], owner)
+            self.model["words"] = nn.Linear(self.clip.text_projection.shape[1], tables["used"].shape[1])
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
@@ -148,26 +158,56 @@ class Contrastive(Task):
         )
 
     def loss(self, role: str, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-        """Return the term `contrastive`, a mean over the K captions, and `words` where `word_loss` is set.
+        """Return the term `words` in the first `words_first` steps, then `contrastive`, a mean over the K captions.
 
-        `accuracy` and `temperature` are only recorded.
+        With `word_loss` both stand together afterwards. `accuracy` and `temperature` are only recorded.
         """
+        first = batch.step < self.config.words_first
+        tokens = drawn.tokens[:, :1] if first else drawn.tokens
         pixels = to_clip_range(batch.images, self.image_size, self.mean, self.std)
         with _attention(pixels.device.type):
             images = self.clip.encode_image(pixels)
-            texts = self.clip.encode_text(drawn.tokens.flatten(0, 2))
+            texts = encode_texts(self.clip, tokens.flatten(0, 2))
         images = F.normalize(images.float(), dim=-1)
-        texts = F.normalize(texts.float(), dim=-1).unflatten(0, drawn.tokens.shape[:3])
+        texts = F.normalize(texts.float(), dim=-1).unflatten(0, tokens.shape[:3])  # (K, 1 + E, B, D)
+        found = {} if first else self._contrastive(images, texts, drawn)
+        if weight := 1.0 if first else self.config.word_loss:
+            own = drawn.tokens[:, 0].flatten(0, 1)
+            sides = (images, self.used[batch.indices]), (texts[:, 0].flatten(0, 1), self.words_used(own))
+            asked = [losses.words(self.model["words"](WORD_SCALE * side), used.float()) for side, used in sides]
+            found["words"] = weight * torch.stack(asked).mean()
+        return found
+
+    def words_used(self, tokens: Tensor, owner: Tensor | None = None) -> Tensor:
+        """Return which words captions use, and with `parts` of which part they say them, (N, V + P) bool.
+
+        Row i is about all rows of `tokens` (B, T) whose `owner` (B,) is i; without owners about row i alone.
+        """
+        size, count = len(self.tokenizer), len(tokens) if owner is None else int(owner[-1]) + 1
+        owner = torch.arange(count, device=tokens.device) if owner is None else owner
+        pairs = self._pairs(tokens)
+        bound = (size + torch.searchsorted(self.pairs, pairs)).where(pairs >= 0, PAD)
+        used = torch.zeros(count, size + len(self.pairs), dtype=torch.bool, device=tokens.device)
+        for columns in (tokens, bound):
+            used.index_put_((owner[:, None].expand_as(columns), columns), torch.tensor(True, device=tokens.device))
+        used[:, : len(SPECIAL)] = False
+        return used
+
+    def _pairs(self, tokens: Tensor) -> Tensor:
+        """Return a number for each word (B, T) together with the part that it is said of; -1 where it is of none."""
+        if not self.config.parts:
+            return torch.full_like(tokens, -1)
+        about = self.exchange.said_of(tokens)
+        return (about * len(self.tokenizer) + tokens).where(about > 0, -1)
+
+    def _contrastive(self, images: Tensor, texts: Tensor, drawn: Drawn) -> dict[str, Tensor]:
+        """Return the contrastive term of unit vectors of pictures (B, D) and texts (K, 1 + E, B, D), and its record."""
         wrong = texts[:, 1:] * drawn.changed[..., None]
         scale = self.clip.logit_scale.exp()
         triples = zip(texts[:, 0], drawn.groups, wrong, strict=True)
         terms, right = zip(*(losses.contrastive(images, *text, scale=scale) for text in triples), strict=True)
-        found = {"contrastive": torch.stack(terms).mean()}
-        if self.config.word_loss:
-            logits = self.model["words"](WORD_SCALE * images).float()
-            found["words"] = self.config.word_loss * losses.words(logits, self.used[batch.indices])
         watched = {"accuracy": torch.stack(right).mean(), "temperature": 1 / scale}
-        return found | {name: value.detach() for name, value in watched.items()}
+        return {"contrastive": torch.stack(terms).mean()} | {name: value.detach() for name, value in watched.items()}
 
     def after_update(self, role: str) -> None:
         """Keep the temperature above 1/100, the paper's bound."""
@@ -191,24 +231,32 @@ class Contrastive(Task):
         return CLIPEncoder(copy.deepcopy(self.clip), self.tokenizer, self.about, self.about["mean"], self.about["std"])
 
     def measure(self, dataset: CaptionedImages) -> dict[str, float]:
-        """Return how often captions of pictures that were not trained on find their own."""
-        return retrieval(self.encoder().to(self.mean.device), dataset)
+        """Return how often captions of pictures that were not trained on find their own, and what is told apart."""
+        encoder = self.encoder().to(self.mean.device)
+        read = exchanged_words if dataset.attributes is None else exchanged_values
+        return retrieval(encoder, dataset) | {f"exchanged/{name}": won for name, won in read(encoder, dataset).items()}
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder, as `t2ilib.encoders.load_encoder` reads it."""
         save_encoder(self.encoder(), folder)
 
 
-def words_used(tokens: Tensor, counts: Sequence[int], size: int) -> Tensor:
-    """Return which of `size` words the captions of each picture use, (N, size) of 0 and 1, special tokens left out.
+def encode_texts(clip: nn.Module, tokens: Tensor, parts: int = 4) -> Tensor:
+    """Return the vectors (B, D) of token rows (B, T), as `clip.encode_text` does; on a CPU in a third of the time.
 
-    `tokens` (sum of `counts`, T) are those of all captions, picture by picture.
+    There the rows go through by length, in a few parts, each without the padding that none of its rows needs: a causal
+    tower's state at <end> does not depend on what follows.
     """
-    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    used = torch.zeros(len(counts), size)
-    used[owner[:, None].expand_as(tokens), tokens] = 1.0
-    used[:, : len(SPECIAL)] = 0.0
-    return used
+    if tokens.device.type != "cpu":
+        return clip.encode_text(tokens)
+    ends = (tokens == END).int().argmax(1)
+    order, vectors = ends.argsort(stable=True), []
+    for rows in order.chunk(parts):
+        length = int(ends[rows[-1]]) + 1
+        states = clip.token_embedding(tokens[rows, :length]) + clip.positional_embedding[:length]
+        states = clip.ln_final(clip.transformer(states, attn_mask=clip.attn_mask[:length, :length]))
+        vectors.append(states[torch.arange(len(rows)), ends[rows]] @ clip.text_projection)
+    return torch.cat(vectors)[order.argsort()]
 
 
 def _attention(kind: str) -> AbstractContextManager:

@@ -4,8 +4,10 @@ A batch's other captions differ from the right one in many words; to reject them
 et al., "When and Why Vision-Language Models Behave like Bags-of-Words, and What to Do About It", 2023
 (https://arxiv.org/abs/2210.01936), section 4, add to each caption one that has two words exchanged.
 
-Differences from the paper: half of ours swap two words of the caption, the others take a word that is not in it; and
-only words of a listed kind are touched, where the paper swaps by part of speech.
+Differences from the paper: half of ours swap two words of the caption, the others take a word that is not in it;
+only words of a listed kind are touched, where the paper swaps by part of speech; and a part is only said to be what
+some caption of the data calls it: where no wing is ever streaked, "streaked wings" is wrong without a look at the
+picture.
 """
 
 import torch
@@ -14,45 +16,85 @@ from torch import Tensor, nn
 from t2ilib.encoders.tokens import WordTokenizer
 
 # Words of one kind exclude each other, words between the same commas mean the same.
-KINDS = (
-    "red scarlet crimson, yellow golden, green, blue, brown, black, white, grey gray silver, orange, pink, purple",
-    "short stubby, long",
-    "small little tiny, large big huge",
-    "plain, spotted dotted speckled, barred streaked striped streaky",
-    "bars wingbars streaks stripes, spots dots",
-    "branch twig, rock stone, grass lawn meadow",
-    "sky skies, forest woods trees woodland, sunset evening dusk",
+KINDS = {
+    "colour": "red scarlet crimson, yellow golden, green, blue, brown, black, white, grey gray silver, orange, pink, "
+    "purple",
+    "length": "short stubby, long",
+    "size": "small little tiny, large big huge",
+    "pattern": "plain, spotted dotted speckled, barred streaked striped streaky",
+    "marks": "bars wingbars streaks stripes, spots dots",
+    "perch": "branch twig, rock stone, grass lawn meadow",
+    "background": "sky skies, forest woods trees woodland, sunset evening dusk",
+}
+
+NOUNS = (  # what listed words say something about, words between the same commas being one thing
+    "bird birds body feathers plumage, wing wings, belly bellied breast breasted chest, crown crowned cap head headed, "
+    "bill billed beak beaked, back, tail, throat, neck, eye eyes, leg legs foot feet, side sides, "
+    "branch twig tree trees, rock stone, grass lawn meadow, sky skies, forest woods woodland, sunset dusk"
+)
+BEHIND = "is are was were"  # what follows says something about the noun before it,
+BEFORE = (
+    "with has have having a an its the this that on in at of against under"  # and after one of these about the next
 )
 
 
 class WordExchange(nn.Module):
     """Makes token rows wrong in one listed word; rows without such a word stay as they are."""
 
-    def __init__(self, tokenizer: WordTokenizer):
-        """Look the words of `KINDS` up in the tokenizer's vocabulary."""
+    def __init__(self, tokenizer: WordTokenizer, seen: Tensor | None = None):
+        """Look the words of the lists up in the tokenizer's vocabulary.
+
+        `seen` are tokens (N, T) of the data's captions: no noun is called what they never call it.
+        """
         super().__init__()
-        kinds, meanings = torch.zeros(2, len(tokenizer), dtype=torch.int64)  # 0: of no kind
+        kinds, meanings, nouns, turns = torch.zeros(4, len(tokenizer), dtype=torch.int64)  # 0: of no kind
         meaning = 0
-        for kind, line in enumerate(KINDS, start=1):
+        for kind, line in enumerate(KINDS.values(), start=1):
             for synonyms in line.split(","):
                 meaning += 1
                 known = [tokenizer.ids[word] for word in synonyms.split() if word in tokenizer.ids]
                 kinds[known], meanings[known] = kind, meaning
-        self.register_buffer("kind", kinds, persistent=False)
-        self.register_buffer("meaning", meanings, persistent=False)
+        for table, lines in ((nouns, NOUNS.split(",")), (turns, (BEHIND, BEFORE))):
+            for number, words in enumerate(lines, start=1):
+                table[[tokenizer.ids[word] for word in words.split() if word in tokenizer.ids]] = number
+        tables = {"kind": kinds, "meaning": meanings, "noun": nouns, "turn": turns}
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+        said = torch.ones(len(NOUNS.split(",")) + 1, len(tokenizer), dtype=torch.bool)
+        if seen is not None:
+            said = torch.zeros_like(said).index_put_((self.about(seen), seen), torch.tensor(True))
+        self.register_buffer("said", said, persistent=False)  # (nouns, words)
+
+    def about(self, tokens: Tensor) -> Tensor:
+        """Return the number of the noun that each word says something about, (B, T); 0 for none and for nouns."""
+        length = tokens.shape[1]
+        place = torch.arange(length, device=tokens.device).expand_as(tokens)
+        nouns, turns = self.noun[tokens], self.turn[tokens]
+        before = place.where(nouns > 0, -1).cummax(1).values
+        after = place.where(nouns > 0, length).flip(1).cummin(1).values.flip(1)
+        behind, ahead = (place.where(turns == turn, -1).cummax(1).values for turn in (1, 2))
+        chosen = torch.where((behind > ahead) & (behind > before) & (before >= 0), before, after)
+        found = nouns.gather(1, chosen.clamp(max=length - 1))
+        return found.where((chosen < length) & (nouns == 0), 0)
+
+    def said_of(self, tokens: Tensor) -> Tensor:
+        """Return the number of the noun that each word of a kind says something about, (B, T); 0 for the rest."""
+        return self.about(tokens).where(self.kind[tokens] > 0, 0)
 
     def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return tokens (B, T) with one word swapped or replaced in each row, and which rows changed, (B,) bool.
 
         `generator` lives on the tokens' device; without one, torch's own random numbers decide.
-        Every kind in a row is as likely as the others, so that a pattern is exchanged as often as one of five colours.
+        Every listed word of a row is as likely as the others.
         """
-        kinds, meanings = self.kind[tokens], self.meaning[tokens]  # (B, T)
+        kinds, meanings, about = self.kind[tokens], self.meaning[tokens], self.about(tokens)  # (B, T)
         rows = torch.arange(len(tokens), device=tokens.device)
-        place, known = _choose(kinds > 0, generator, kinds)
+        place, known = _choose(kinds > 0, generator)
         kind, meaning = kinds[rows, place, None], meanings[rows, place, None]  # (B, 1)
-        other, swappable = _choose((kinds == kind) & (meanings != meaning), generator)
-        word, replaceable = _choose((self.kind == kind) & (self.meaning != meaning), generator)
+        said = self.said[about[rows, place]]  # (B, words)
+        fit = said.gather(1, tokens) & self.said[about, tokens[rows, place, None]]  # (B, T) each in the other's place
+        other, swappable = _choose((kinds == kind) & (meanings != meaning) & fit, generator)
+        word, replaceable = _choose((self.kind == kind) & (self.meaning != meaning) & said, generator)
         swap = swappable & ((_luck((len(tokens),), tokens.device, generator) < 0.5) | ~replaceable)
         wrong = tokens.clone()
         wrong[rows, place] = torch.where(swap, tokens[rows, other], word)
@@ -61,15 +103,9 @@ class WordExchange(nn.Module):
         return torch.where(changed[:, None], wrong, tokens), changed
 
 
-def _choose(allowed: Tensor, generator: torch.Generator | None, kinds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool.
-
-    With `kinds`, shaped as `allowed`, a kind is drawn first, then one of its columns.
-    """
+def _choose(allowed: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool."""
     luck = _luck(allowed.shape, allowed.device, generator)
-    if kinds is not None:
-        of_kind = _luck((len(kinds), len(KINDS) + 1), kinds.device, generator)
-        luck = of_kind.gather(1, kinds) + 1e-3 * luck
     return luck.where(allowed, -1.0).argmax(1), allowed.any(1)
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from t2ilib import encoders, losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders import load_encoder
-from t2ilib.encoders.contrastive import ClipConfig, Contrastive, words_used
+from t2ilib.encoders.contrastive import ClipConfig, Contrastive, encode_texts
+from t2ilib.encoders.reading import exchanged_words
 from t2ilib.encoders.retrieval import distinct_pictures, retrieval
 from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
@@ -138,33 +139,117 @@ def test_word_loss_equals_a_naive_transcription():
     assert losses.words(logits, used).item() == pytest.approx(total / 3)
 
 
-def test_words_of_all_captions_of_a_picture_are_those_it_is_asked_for(squares):
-    tokenizer = WordTokenizer.from_captions([line for own in squares.captions for line in own], 12)
-    flat = tokenizer([line for own in squares.captions for line in own])
-    table = words_used(flat, [len(own) for own in squares.captions], len(tokenizer))
-    for own, row in zip(squares.captions, table, strict=True):
-        words = {word for line in own for word in line.split()}
-        assert {tokenizer.vocabulary[index - 4] for index in row.nonzero()[:, 0].tolist()} == words
-    assert set(table.unique().tolist()) == {0.0, 1.0}
+def test_a_picture_is_asked_for_the_words_of_its_captions_and_a_caption_for_its_own(squares, small):
+    task = Contrastive(replace(small, words_first=1), squares.captions)
+    size, vocabulary = len(task.tokenizer), task.tokenizer.vocabulary
+    assert task.used.dtype == torch.bool and task.used.shape == (len(squares), size)
+    for own, row in zip(squares.captions, task.used, strict=True):
+        assert {vocabulary[index - 4] for index in row.nonzero()[:, 0].tolist()} == {w for c in own for w in c.split()}
+        alone = task.words_used(task.tokenizer(own))
+        assert [{vocabulary[i - 4] for i in said.nonzero()[:, 0].tolist()} for said in alone] == [
+            set(caption.split()) for caption in own
+        ]
 
 
-def test_the_word_loss_trains_the_picture_tower_and_leaves_no_weight_behind(small, squares, draw, tmp_path):
+def test_with_parts_a_picture_is_asked_what_is_red():
+    """The words of both birds are the same; what they are said of is not, in whichever order it is said."""
+    captions = [["a red bird with black wings", "its wings are black"], ["a black bird with red wings", "a small bird"]]
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    birds = CaptionedImages(images, captions, np.zeros(2, np.int64), np.full(2, "train"), ["bird"])
+    config = ClipConfig.tiny(image_size=8, words_first=1, parts=True, batch_size=2)
+    task = Contrastive(config, birds.captions)
+    size = len(task.tokenizer)
+    plain, bound = task.used[:, :size], task.used[:, size:]
+    shared = [task.tokenizer.ids[word] for word in ("red", "black", "wings", "bird")]
+    assert plain[:, shared].all()
+    assert bound.shape[1] == 5  # red and black of bird and wings, small of bird
+    assert bound.sum(1).tolist() == [2, 3] and not (bound[0] & bound[1]).any()
+    assert task.model["words"].out_features == task.used.shape[1]
+    assert Contrastive(replace(config, parts=False), birds.captions).used.shape[1] == size
+
+
+def test_the_word_loss_asks_both_towers_and_leaves_no_weight_behind(small, squares, draw, tmp_path):
     torch.manual_seed(1)
     task = Contrastive(replace(small, word_loss=0.5), squares.captions).eval()
     batch = draw(task).batch(3)
-    terms = task.loss("model", batch, task.prepare(batch, ("model",)))
-    assert list(terms) == ["contrastive", "words", "accuracy", "temperature"]
+    drawn = task.prepare(batch, ("model",))
+    terms = task.loss("model", batch, drawn)
+    assert list(terms) == ["contrastive", "accuracy", "temperature", "words"]
     images = F.normalize(task.encoder().encode_images(batch.images), dim=-1)
-    logits = F.linear(14 * images, task.model["words"].weight, task.model["words"].bias)
-    torch.testing.assert_close(terms["words"], 0.5 * losses.words(logits, task.used[batch.indices]))
+    texts = [F.normalize(task.clip.encode_text(tokens[0]), dim=-1) for tokens in drawn.tokens]
+    asked = [task.model["words"](14 * side) for side in (images, *texts)]
+    told = [task.used[batch.indices], *(task.words_used(tokens[0]) for tokens in drawn.tokens)]
+    found = [losses.words(*pair) for pair in zip(asked, (table.float() for table in told), strict=True)]
+    torch.testing.assert_close(terms["words"], 0.5 * (found[0] + (found[1] + found[2]) / 2) / 2, rtol=1e-4, atol=1e-4)
     terms["words"].backward()
     trained = {name.split(".")[0] for name, weight in task.clip.named_parameters() if weight.grad is not None}
-    assert trained == {"visual"} and task.clip.visual.conv1.weight.grad.any()
+    assert {"visual", "transformer", "token_embedding"} <= trained and task.clip.visual.conv1.weight.grad.any()
     assert task.model["words"].weight.grad.any()
     task.save(tmp_path)
     plain = Contrastive(small, squares.captions)
     assert set(load_encoder(str(tmp_path)).model.state_dict()) == set(plain.clip.state_dict())
     assert "words" not in plain.model and not hasattr(plain, "used")
+
+
+@pytest.mark.parametrize("beside", [0.0, 0.25])
+def test_first_steps_are_of_the_word_loss_alone_without_wrong_captions(beside, small, squares, draw):
+    task = Contrastive(replace(small, words_first=4, word_loss=beside), squares.captions)
+    source, after = draw(task), {"contrastive", "accuracy", "temperature"} | ({"words"} if beside else set())
+    for step, terms in ((3, {"words"}), (4, after)):
+        batch = replace(source.batch(3), step=step)
+        torch.manual_seed(0)
+        found = task.loss("model", batch, task.prepare(batch, ("model",)))
+        assert set(found) == terms
+        task.zero_grad(set_to_none=True)
+        sum(found.values()).backward()
+        assert task.clip.visual.conv1.weight.grad.any() and task.clip.token_embedding.weight.grad.any()
+        assert (task.clip.logit_scale.grad is None) is (step == 3)
+        if step == 3:
+            alone = found["words"]
+        elif beside:
+            torch.testing.assert_close(found["words"], beside * alone)
+
+
+def test_captions_that_cannot_be_made_wrong_leave_every_gradient_finite(small, squares):
+    """An exchanged caption that is none gets a logit of minus infinity, which nothing may multiply."""
+    images, texts = (F.normalize(torch.randn(4, 8), dim=-1).requires_grad_() for _ in range(2))
+    wrong = F.normalize(torch.randn(2, 4, 8), dim=-1) * torch.tensor([1.0, 0.0, 1.0, 0.0])[:, None]
+    scale = torch.tensor(14.0, requires_grad=True)
+    loss, _ = losses.contrastive(images, texts, torch.arange(4), wrong, scale=scale)
+    for gradient in torch.autograd.grad(loss, (images, texts, scale)):
+        assert gradient.isfinite().all() and gradient.any()
+
+
+def test_text_without_padding_is_the_same_text(small, squares):
+    torch.manual_seed(3)
+    clip = Contrastive(replace(small, text_layers=2), squares.captions).clip
+    rows = [["<start>"], ["a", "b"], ["a", "b", "c", "d", "e", "f", "g"], ["c"], ["b", "c", "d"]]
+    tokenizer = WordTokenizer(list("abcdefg"), small.context_length)
+    tokens = tokenizer([" ".join(row) for row in rows])
+    assert len(set((tokens == 0).sum(1).tolist())) > 3
+    torch.testing.assert_close(encode_texts(clip, tokens), clip.encode_text(tokens))
+    torch.testing.assert_close(encode_texts(clip, tokens, parts=9), clip.encode_text(tokens))
+    whole, parts = (
+        torch.autograd.grad(f(tokens).square().sum(), clip.token_embedding.weight)[0]
+        for f in (clip.encode_text, lambda tokens: encode_texts(clip, tokens))
+    )
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4 * whole.abs().max().item())
+
+
+def test_a_transformer_may_see_through_convolutions(small, squares, learn, tmp_path):
+    """Three halvings are patches of 8; the stem is trained, saved and opened, and a transformer follows."""
+    config = replace(small, stem=(8, 12, 16), patch_size=8)
+    task, records = learn(config, 2)
+    assert all(np.isfinite(record["model/contrastive"]) for record in records)
+    task.save(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    stem = encoder.model.visual.conv1
+    assert [layer.out_channels for layer in stem if hasattr(layer, "out_channels")] == [8, 12, 16, 32]
+    assert stem(torch.zeros(2, 3, 32, 32)).shape == (2, 32, 4, 4)
+    assert len(encoder.model.visual.transformer.resblocks) == small.image_layers
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    frozen = task.encoder()
+    torch.testing.assert_close(encoder.encode_images(pictures), frozen.encode_images(pictures), rtol=0.02, atol=0.02)
 
 
 def test_every_weight_is_trained_and_no_table_is_stored(task, draw):
@@ -248,13 +333,14 @@ def test_same_seed_same_weights(small: ClipConfig, learn, tmp_path):
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_a_run_goes_on_where_it_was_stopped(small: ClipConfig, learn, tmp_path):
-    """Four steps at a stretch, or two and two: the same bits, exchanged words and all."""
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_run_goes_on_where_it_was_stopped(first, small: ClipConfig, learn, tmp_path):
+    """Four steps at a stretch, or two and two: the same bits, exchanged words, steps of words alone and all."""
     states = {}
     for name, parts in {"whole": [4], "halves": [2, 2]}.items():
         run = Run.create(tmp_path / name, Recipe("clip", training=TrainingSettings(4)))
         for count in parts:  # each in a task of its own, as in a process of its own
-            task, records = learn(replace(small, exchanged=1), 4, run=run, checkpoint_every=2)
+            task, records = learn(replace(small, exchanged=1, words_first=first), 4, run=run, checkpoint_every=2)
             assert len(list(islice(records, count))) == count
         task.save(run.folder)
         states[name] = run.restore()[0]
@@ -276,6 +362,9 @@ def test_a_set_smaller_than_a_batch_is_refused(squares: CaptionedImages):
     [
         ({"captions": 3}, "captions = 3"),
         ({"exchanged": -1}, "exchanged = -1"),
+        ({"words_first": -1}, "words_first = -1"),
+        ({"stem": [16, 16], "patch_size": 8}, "stem = .16, 16.: it belongs to a transformer with patch_size 4"),
+        ({"stem": [16, 16, 16], "image_layers": [1, 1, 1, 1]}, "stem = .16, 16, 16.: it belongs to a transformer"),
         ({"captions_per_picture": 1}, "unknown key captions_per_picture"),
         ({"embed_dim": "many"}, "embed_dim: 'many'"),
     ],
@@ -317,8 +406,10 @@ def test_a_task_measures_itself_on_few_pictures(squares: CaptionedImages, traine
     task = Contrastive(small, squares.captions, load_encoder(str(trained[0])))
     held_out = squares.subset(range(32))
     found = task.measure(held_out)
-    assert found == retrieval(load_encoder(str(trained[0])), held_out, count=16)
-    assert set(found) == {"full", "random", "average"} and found["full"] > 0.6
+    encoder = load_encoder(str(trained[0]))
+    read = {f"exchanged/{name}": share for name, share in exchanged_words(encoder, held_out).items()}
+    assert found == retrieval(encoder, held_out, count=16) | read
+    assert set(found) == {"full", "random", "average", "exchanged/colour"} and found["full"] > 0.6
 
 
 RESNET = {"image_width": 8, "image_layers": (1, 1, 1, 1)}
