@@ -67,7 +67,8 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.clip.weight and not is_system(recipe):
         raise InputError(f"clip.weight: {recipe.task} paints nothing that a CLIP loss could score; leave it 0")
-    TASKS[recipe.task].configure(model_values(recipe))
+    config = TASKS[recipe.task].configure(model_values(recipe))
+    TASKS[recipe.task].check_steps(config, recipe.training.steps)
     for role, chosen in recipe.encoders.items():
         if chosen.name == TRAINED_HERE:
             check(encoder_recipe(recipe, role))

@@ -154,7 +154,7 @@ def clip_loss(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def words(logits: Tensor, used: Tensor) -> Tensor:
-    """mean_b sum_v BCE(logits_bv, used_bv): which of V words the captions of a picture use, (B, V) each.
+    """mean_b sum_v BCE(logits_bv, used_bv): which of V words a caption, or a picture's captions, use; (B, V) each.
 
     The encoder minimises it. Joulin et al. 2016, section 3.2, as one two-way choice for each word.
     """

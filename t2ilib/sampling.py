@@ -84,6 +84,12 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
     system, encoders = assembly.build_system(recipe, folder)
+    for role, digest in about.get("encoders", {}).items():
+        if encoders[role].fingerprint != digest:
+            raise InputError(
+                f"{path}: was trained with another {role} encoder than the {encoders[role].name} that is here now; "
+                "train it anew, or put the encoder of that time back"
+            )
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     weights = {name: value.float() for name, value in tensors.items() if name.startswith(f"{part}.")}
     load_module(getattr(system, system.averaged), part, weights, path)
@@ -96,7 +102,8 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
 def export(run: Run, path: str | Path, about: str) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
 
-    `about` is stored with it: what it was trained on, how long, with which result. Of a task that is no system (a CLIP,
+    `about` is stored with it: what it was trained on, how long, with which result; so are the fingerprints of the
+    encoders that it reads with, without which it would paint something else. Of a task that is no system (a CLIP,
     the judge) the folder is written that its readers expect, as the run last measured it; it has no place for `about`.
     """
     path, restored = Path(path), run.restore()
@@ -116,7 +123,9 @@ def export(run: Run, path: str | Path, about: str) -> Path:
         return path
     part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."
     small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
-    details = {"recipe": plain(recipe), "step": details["step"], "about": about}
+    used = {role: assembly.load_encoder(recipe, role, run.folder) for role in assembly.TASKS[recipe.task].encoders}
+    digests = {role: encoder.fingerprint for role, encoder in used.items()}
+    details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     with atomic(path) as temporary:
         save_file(small, temporary, metadata={"t2ilib": json.dumps(details)})
     return path

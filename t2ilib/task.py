@@ -77,6 +77,10 @@ class Task(nn.Module, ABC):
                 raise InputError(f"model: {item.name} = {value}: must be {rule}")
         return config
 
+    @classmethod
+    def check_steps(cls, config: Any, steps: int) -> None:
+        """Raise InputError where a run of `steps` steps makes no sense with these hyper-parameters; most take any."""
+
     @property
     def decay(self) -> float:
         """Decay per step of the moving average; 0: none is kept."""

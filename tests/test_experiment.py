@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from t2ilib import assembly, data, encoders, experiment, files, measurement, models, sampling
 from t2ilib.cli import app
 from t2ilib.data.batches import Batches
+from t2ilib.data.toy import ATTRIBUTES
 from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
 from t2ilib.features import Needs
@@ -164,6 +165,7 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 
 OWN_CLIP = {
     "training.steps": 2,
+    "model.words_first": 1,
     "training.log_every": 1,
     "training.sample_every": 2,
     "training.checkpoint_every": 1,
@@ -344,7 +346,7 @@ def test_teacher_and_judge_of_their_own(teacher, length, tmp_path, monkeypatch):
 
     monkeypatch.setattr(assembly.ClipGuidance, "__call__", spying)
     own = teacher == "contrastive"
-    resnet = {"model.image_width": 8, "model.image_layers": [1, 1, 1, 1]}
+    resnet = {"model.image_width": 8, "model.image_layers": [1, 1, 1, 1], "model.stem": []}
     changes = {
         "training.steps": 2,
         "encoders.text": contrastive(**{"model.embed_dim": 64}),
@@ -452,15 +454,14 @@ def test_a_clip_is_trained_exported_and_read(tmp_path):
     assert runner.invoke(app, ["export", str(folder), "--to", out], catch_exceptions=False).exit_code == 0
     pair = [encoders.load_encoder(str(where)) for where in (folder, out)]
     assert pair[0].fingerprint == pair[1].fingerprint
-    assert {"full", "random", "average"} == {
-        name.removeprefix("metric/") for name in Run.open(folder).records()[-1] if name.startswith("metric/")
-    }
+    measured = [name.removeprefix("metric/") for name in Run.open(folder).records()[-1] if name.startswith("metric/")]
+    assert measured == ["full", "random", "average", *(f"exchanged/{name}" for name in ATTRIBUTES)]
     with pytest.raises(InputError, match="clip: paints nothing"):
         sampling.load_sampler(folder)
 
 
 def test_export_of_an_unfinished_encoder_is_refused(tmp_path):
-    recipe = load_recipe("clip_toy", **{"training.steps": 1})
+    recipe = load_recipe("clip_toy", **{"training.steps": 1, "model.words_first": 0, "model.parts": False})
     run = Run.create(tmp_path / "new", recipe)
     run.save(1, {"model.x": torch.zeros(1)}, {"seconds": 1.0, "skipped": 0, "drawn": 1})
     with pytest.raises(InputError, match="holds no finished network"):
@@ -552,6 +553,20 @@ def test_fit_empties_nothing_but_runs_and_looks_at_the_recipe_first(tmp_path):
     with pytest.raises(InputError, match="ngff"):
         experiment.fit(recipe.override(**{"model.ngff": 3}), None, encoder, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_exported_weights_are_not_drawn_from_with_another_encoder(finished, tmp_path, monkeypatch):
+    path = sampling.export(Run.open(finished[0]), tmp_path / "small.safetensors", "four steps")
+    assert sampling.load_sampler(path).step == 4
+    load = assembly.load_encoder
+    other = encoders.load_encoder("toy-clip-resnet")
+    monkeypatch.setattr(assembly, "load_encoder", lambda *arguments: other)
+    with pytest.raises(
+        InputError, match=r"small.safetensors: was trained with another text encoder than the toy-clip-r"
+    ):
+        sampling.load_sampler(path)
+    monkeypatch.setattr(assembly, "load_encoder", load)
+    assert sampling.load_sampler(path).step == 4
 
 
 def test_export_replaces_nothing_of_a_run(finished, tmp_path):

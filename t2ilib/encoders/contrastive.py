@@ -5,11 +5,12 @@ Paper: Radford et al., "Learning Transferable Visual Models From Natural Languag
 
 Differences from the paper: words instead of byte pairs, networks of a million weights, several captions of each picture
 per step, and pairs of a batch that carry the very same caption are left out of the sums (they are no negatives).
-Pairs of one class stay in: their captions differ, and telling them apart is the task. With `word_loss` the picture's
-vector also has to tell which words its captions use, by a linear layer that is dropped afterwards (Joulin et al. 2016,
-https://arxiv.org/abs/1511.02251): a detail, whose features in picture and text both start near zero, then need not wait
-until the other side has found it. The first `words_first` steps have that loss alone, and no text tower runs. Single
-words do not say what is red: with `parts` the layer also has to tell of which part the captions say each.
+Pairs of one class stay in: their captions differ, and telling them apart is the task. With the word loss a picture's
+vector also has to tell which words its captions use, and a caption's which are its own, by one linear layer that is
+dropped afterwards (Joulin et al. 2016, https://arxiv.org/abs/1511.02251, for pictures): a detail, whose features in
+picture and text both start near zero, then need not wait until the other side has found it. The first `words_first`
+steps have that loss alone. Single words do not say what is red: with `parts` the layer also has to tell of which part
+the captions say each.
 """
 
 import copy
@@ -37,7 +38,7 @@ from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
 from t2ilib.task import Task, warmup_cosine
 
-WORD_SCALE = 14.0  # the picture's vector is of unit length: what the linear layer sees of it is not
+WORD_SCALE = 14.0  # vectors are of unit length: what the linear layer sees of them is not
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ClipConfig:
     batch_size: int = 128  # pictures a step; paper 32,768
     captions: int = 2  # captions drawn for each picture of the batch, 1 or 2; paper 1
     exchanged: int = 0  # captions beside each that have one word wrong (exchange.py); paper 0
-    words_first: int = 0  # first steps, whose only loss is that of the words that a picture's captions use; paper 0
+    words_first: int = 0  # first steps, whose only loss is that of the words which captions use; paper 0
     word_loss: float = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
     parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
     lr: float = 1e-3  # peak; paper 5e-4
@@ -74,6 +75,8 @@ class ClipConfig:
         for name in ("exchanged", "words_first", "word_loss"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} = {getattr(self, name)}: must not be negative")
+        if self.parts and not (self.words_first or self.word_loss):
+            raise InputError("parts = True: nothing asks for words; set words_first (steps) or word_loss")
         if self.stem and not (isinstance(self.image_layers, int) and 2 ** len(self.stem) == self.patch_size):
             size = 2 ** len(self.stem)
             raise InputError(f"stem = {self.stem}: it belongs to a transformer with patch_size {size}")
@@ -147,6 +150,14 @@ class Contrastive(Task):
             raise InputError(f"{len(dataset)} pictures: fewer than a batch of {config.batch_size}; lower batch_size")
         return cls(config, dataset.captions, encoders.get("start"))
 
+    @classmethod
+    def check_steps(cls, config: ClipConfig, steps: int) -> None:
+        """Raise InputError where no step would be left for the contrast."""
+        if config.words_first >= steps:
+            raise InputError(
+                f"words_first = {config.words_first}: of {steps} steps none is left for the contrast; lower it"
+            )
+
     def prepare(self, batch: Batch, roles: tuple[str, ...]) -> Drawn:
         """Look the captions' tokens up and make wrong ones."""
         groups = self.numbers[batch.captions]
@@ -181,17 +192,19 @@ class Contrastive(Task):
     def words_used(self, tokens: Tensor, owner: Tensor | None = None) -> Tensor:
         """Return which words captions use, and with `parts` of which part they say them, (N, V + P) bool.
 
-        Row i is about all rows of `tokens` (B, T) whose `owner` (B,) is i; without owners about row i alone.
+        Row i is about all rows of `tokens` (B, T) whose `owner` (B,) is i; without owners about row i alone. Pairs of
+        word and part that occur in no caption of the training are left out.
         """
         size, count = len(self.tokenizer), len(tokens) if owner is None else int(owner[-1]) + 1
         owner = torch.arange(count, device=tokens.device) if owner is None else owner
         pairs = self._pairs(tokens)
-        bound = (size + torch.searchsorted(self.pairs, pairs)).where(pairs >= 0, PAD)
-        used = torch.zeros(count, size + len(self.pairs), dtype=torch.bool, device=tokens.device)
-        for columns in (tokens, bound):
-            used.index_put_((owner[:, None].expand_as(columns), columns), torch.tensor(True, device=tokens.device))
-        used[:, : len(SPECIAL)] = False
-        return used
+        place = torch.searchsorted(self.pairs, pairs).clamp(max=max(len(self.pairs) - 1, 0))
+        known = self.pairs[place] == pairs if len(self.pairs) else torch.zeros_like(pairs, dtype=torch.bool)
+        columns = torch.cat([tokens, (size + place).where(known, PAD)], 1)
+        used = torch.zeros(count, size + len(self.pairs), device=tokens.device)
+        used.index_put_((owner[:, None].expand_as(columns), columns), torch.ones_like(columns, dtype=used.dtype))
+        used[:, : len(SPECIAL)] = 0
+        return used.bool()
 
     def _pairs(self, tokens: Tensor) -> Tensor:
         """Return a number for each word (B, T) together with the part that it is said of; -1 where it is of none."""

@@ -4,13 +4,14 @@ A batch's other captions differ from the right one in many words; to reject them
 et al., "When and Why Vision-Language Models Behave like Bags-of-Words, and What to Do About It", 2023
 (https://arxiv.org/abs/2210.01936), section 4, add to each caption one that has two words exchanged.
 
-Differences from the paper: half of ours swap two words of the caption, the others take a word that is not in it;
+Differences from the paper: half of ours swap words of two nouns, the others take a word that the noun is not given;
 only words of a listed kind are touched, where the paper swaps by part of speech; and a part is only said to be what
 some caption of the data calls it: where no wing is ever streaked, "streaked wings" is wrong without a look at the
 picture.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2ilib.encoders.tokens import WordTokenizer
@@ -27,6 +28,7 @@ KINDS = {
     "background": "sky skies, forest woods trees woodland, sunset evening dusk",
 }
 
+MEANINGS = sum(line.count(",") + 1 for line in KINDS.values())
 NOUNS = (  # what listed words say something about, words between the same commas being one thing
     "bird birds body feathers plumage, wing wings, belly bellied breast breasted chest, crown crowned cap head headed, "
     "bill billed beak beaked, back, tail, throat, neck, eye eyes, leg legs foot feet, side sides, "
@@ -39,7 +41,7 @@ BEFORE = (
 
 
 class WordExchange(nn.Module):
-    """Makes token rows wrong in one listed word; rows without such a word stay as they are."""
+    """Makes token rows wrong in one listed word; rows that cannot be made wrong stay as they are."""
 
     def __init__(self, tokenizer: WordTokenizer, seen: Tensor | None = None):
         """Look the words of the lists up in the tokenizer's vocabulary.
@@ -63,7 +65,11 @@ class WordExchange(nn.Module):
         said = torch.ones(len(NOUNS.split(",")) + 1, len(tokenizer), dtype=torch.bool)
         if seen is not None:
             said = torch.zeros_like(said).index_put_((self.about(seen), seen), torch.tensor(True))
+        called = (said.float() @ F.one_hot(meanings, MEANINGS + 1).float()) > 0  # (nouns, meanings)
+        kind_of = torch.zeros(MEANINGS + 1, dtype=torch.int64).scatter_(0, meanings, kinds)
+        choices = called.float() @ F.one_hot(kind_of, len(KINDS) + 1).float()
         self.register_buffer("said", said, persistent=False)  # (nouns, words)
+        self.register_buffer("choices", choices, persistent=False)  # (nouns, kinds) how many things it can be called
 
     def about(self, tokens: Tensor) -> Tensor:
         """Return the number of the noun that each word says something about, (B, T); 0 for none and for nouns."""
@@ -85,21 +91,30 @@ class WordExchange(nn.Module):
         """Return tokens (B, T) with one word swapped or replaced in each row, and which rows changed, (B,) bool.
 
         `generator` lives on the tokens' device; without one, torch's own random numbers decide.
-        Every listed word of a row is as likely as the others.
+        Every listed word that can be exchanged is as likely as the others.
         """
         kinds, meanings, about = self.kind[tokens], self.meaning[tokens], self.about(tokens)  # (B, T)
         rows = torch.arange(len(tokens), device=tokens.device)
-        place, known = _choose(kinds > 0, generator)
-        kind, meaning = kinds[rows, place, None], meanings[rows, place, None]  # (B, 1)
-        said = self.said[about[rows, place]]  # (B, words)
-        fit = said.gather(1, tokens) & self.said[about, tokens[rows, place, None]]  # (B, T) each in the other's place
-        other, swappable = _choose((kinds == kind) & (meanings != meaning) & fit, generator)
-        word, replaceable = _choose((self.kind == kind) & (self.meaning != meaning) & said, generator)
+        # (B, T, T), place by place: the noun of the one is somewhere called the word of the other; and so on
+        fit = self.said[about[:, :, None], tokens[:, None, :]]
+        alike, same_noun = _pairs_equal(meanings), _pairs_equal(about)
+        of_kind = _pairs_equal(kinds) & (kinds > 0)[:, :, None]
+        apart = ~same_noun | (about == 0)[:, :, None]  # "black and white" wings stay what they are
+        partner = of_kind & ~alike & apart & fit & fit.transpose(1, 2)
+        repeated = (alike & same_noun).tril(-1).any(2)  # said of that noun before
+        told = (of_kind & same_noun & ~repeated[:, None, :]).sum(2)  # how many things of its kind the noun is called
+        place, changeable = _choose(partner.any(2) | (self.choices[about, kinds] > told) & (kinds > 0), generator)
+        kind, meaning, noun = (part[rows, place, None] for part in (kinds, meanings, about))  # (B, 1)
+        other, swappable = _choose(partner[rows, place], generator)
+        known = torch.zeros(len(tokens), MEANINGS + 1, dtype=torch.bool, device=tokens.device)
+        known.scatter_(1, meanings.where(about == noun, 0), True)  # what the row calls that noun already
+        new = (self.kind == kind) & (self.meaning != meaning) & self.said[noun[:, 0]] & ~known[:, self.meaning]
+        word, replaceable = _choose(new, generator)
         swap = swappable & ((_luck((len(tokens),), tokens.device, generator) < 0.5) | ~replaceable)
         wrong = tokens.clone()
         wrong[rows, place] = torch.where(swap, tokens[rows, other], word)
         wrong[rows, other] = torch.where(swap, tokens[rows, place], wrong[rows, other])
-        changed = known & (swap | replaceable)
+        changed = changeable & (swap | replaceable)
         return torch.where(changed[:, None], wrong, tokens), changed
 
 
@@ -107,6 +122,11 @@ def _choose(allowed: Tensor, generator: torch.Generator | None) -> tuple[Tensor,
     """Draw one allowed column of each row, (B,) int64, and say which rows have any, (B,) bool."""
     luck = _luck(allowed.shape, allowed.device, generator)
     return luck.where(allowed, -1.0).argmax(1), allowed.any(1)
+
+
+def _pairs_equal(values: Tensor) -> Tensor:
+    """Return which two places of each row (B, T) hold the same value, (B, T, T) bool."""
+    return values[:, :, None] == values[:, None, :]
 
 
 def _luck(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:

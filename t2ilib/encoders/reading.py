@@ -26,8 +26,9 @@ def exchanged_values(encoder: CLIPEncoder, dataset: CaptionedImages, count: int 
     """Return for each attribute of toy birds how often (0 to 1) the right value wins over another one; chance is 0.5.
 
     Of `count` pictures, drawn by `seed`: a caption's sentence is written twice, about the bird and about one that
-    differs in that attribute alone, which a bird of the data set could be; both name what the caption mentions, and
-    the attribute. A tie is a loss. InputError where the pictures have no attributes.
+    differs in that attribute alone, in a value that the renderer could draw there (it may make the species one of
+    another split). Both name what the caption mentions, and the attribute. A tie is a loss. InputError where the
+    pictures have no attributes.
     """
     if dataset.attributes is None:
         raise InputError("dataset: these pictures have no attributes; exchanged_words needs none")
@@ -57,7 +58,7 @@ def exchanged_words(encoder: CLIPEncoder, dataset: CaptionedImages, count: int =
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset))[:count]
     longest = max(len(split_words(caption)) for own in dataset.captions for caption in own)
-    tokenizer = WordTokenizer.from_captions((line for own in dataset.captions for line in own), longest + 2)
+    tokenizer = WordTokenizer.from_captions((line for own in dataset.captions for line in own), longest + 2, most=10**6)
     exchange = WordExchange(tokenizer, tokenizer([line for own in dataset.captions for line in own]))
     tokens = tokenizer([dataset.captions[i][rng.integers(len(dataset.captions[i]))] for i in chosen])
     wrong, changed = exchange(tokens, torch.Generator().manual_seed(seed))

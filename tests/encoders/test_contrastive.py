@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from t2ilib import encoders, losses
+from t2ilib.assembly import check
 from t2ilib.data.captioned import CaptionedImages
+from t2ilib.data.toy import toy_birds
+from t2ilib.encoders import contrastive as module
 from t2ilib.encoders import load_encoder
 from t2ilib.encoders.contrastive import ClipConfig, Contrastive, encode_texts
 from t2ilib.encoders.reading import exchanged_words
@@ -18,7 +21,7 @@ from t2ilib.encoders.retrieval import distinct_pictures, retrieval
 from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Needs
-from t2ilib.training import Recipe, Run, TrainingSettings
+from t2ilib.training import EncoderSettings, Recipe, Run, TrainingSettings
 
 
 def naive_loss(images, texts, scale, groups, wrong=()):
@@ -192,8 +195,12 @@ def test_the_word_loss_asks_both_towers_and_leaves_no_weight_behind(small, squar
 
 
 @pytest.mark.parametrize("beside", [0.0, 0.25])
-def test_first_steps_are_of_the_word_loss_alone_without_wrong_captions(beside, small, squares, draw):
-    task = Contrastive(replace(small, words_first=4, word_loss=beside), squares.captions)
+def test_first_steps_are_of_the_word_loss_alone_without_wrong_captions(beside, small, squares, draw, monkeypatch):
+    task = Contrastive(replace(small, words_first=4, word_loss=beside, exchanged=1), squares.captions)
+    read = []
+    monkeypatch.setattr(
+        module, "encode_texts", lambda clip, tokens: read.append(len(tokens)) or clip.encode_text(tokens)
+    )
     source, after = draw(task), {"contrastive", "accuracy", "temperature"} | ({"words"} if beside else set())
     for step, terms in ((3, {"words"}), (4, after)):
         batch = replace(source.batch(3), step=step)
@@ -207,7 +214,32 @@ def test_first_steps_are_of_the_word_loss_alone_without_wrong_captions(beside, s
         if step == 3:
             alone = found["words"]
         elif beside:
-            torch.testing.assert_close(found["words"], beside * alone)
+            torch.testing.assert_close(found["words"], beside * alone, rtol=1e-4, atol=1e-4)
+    assert read == [2 * 32, 2 * 2 * 32]
+
+
+def test_a_run_must_have_steps_left_for_the_contrast(squares):
+    for steps, fits in ((5, True), (4, False)):
+        recipe = Recipe("clip", model={"words_first": 4}, training=TrainingSettings(steps))
+        if fits:
+            check(recipe)
+        else:
+            with pytest.raises(InputError, match="words_first = 4: of 4 steps none is left for the contrast"):
+                check(recipe)
+    options = {"model.words_first": 9, "training.steps": 9}
+    system = Recipe("gancls", encoders={"text": EncoderSettings("contrastive", options)})
+    with pytest.raises(InputError, match="words_first = 9"):
+        check(system)
+
+
+def test_words_of_a_new_caption_are_found_and_new_pairs_are_left_out(squares):
+    captions = [["a red bird with black wings"], ["a blue bird with white wings"]]
+    task = Contrastive(ClipConfig.tiny(words_first=1, parts=True), captions)
+    size = len(task.tokenizer)
+    for caption, words, pairs in (("a white bird with black wings", 6, 1), ("a red bird", 3, 1), ("zebra", 0, 0)):
+        used = task.words_used(task.tokenizer([caption]))
+        assert used.shape == (1, size + 4)
+        assert used[:, :size].sum() == words and used[:, size:].sum() == pairs
 
 
 def test_captions_that_cannot_be_made_wrong_leave_every_gradient_finite(small, squares):
@@ -363,6 +395,7 @@ def test_a_set_smaller_than_a_batch_is_refused(squares: CaptionedImages):
         ({"captions": 3}, "captions = 3"),
         ({"exchanged": -1}, "exchanged = -1"),
         ({"words_first": -1}, "words_first = -1"),
+        ({"parts": True}, "parts = True: nothing asks for words; set words_first"),
         ({"stem": [16, 16], "patch_size": 8}, "stem = .16, 16.: it belongs to a transformer with patch_size 4"),
         ({"stem": [16, 16, 16], "image_layers": [1, 1, 1, 1]}, "stem = .16, 16, 16.: it belongs to a transformer"),
         ({"captions_per_picture": 1}, "unknown key captions_per_picture"),
@@ -391,13 +424,7 @@ def test_missing_toy_clip_says_how_to_train_it(monkeypatch, tmp_path):
 
 def test_shipped_toy_clip_finds_held_out_birds():
     """Weights: data/weights/toy_clip. 100 birds of species that no training picture shows."""
-    from t2ilib.data import toy
-
-    attributes = toy.sample_attributes(120, seed=77, held_out=True)
-    ids, names = toy.species(attributes)
-    captions = [toy.captions(row, seed=index) for index, row in enumerate(attributes)]
-    images = toy.render(attributes, np.arange(120) + 7700, 64)
-    birds = CaptionedImages(images, captions, ids, np.full(120, "test"), names, attributes)
+    birds = toy_birds(train=1, validation=1, test=120, size=64, seed=77).split("test")
     assert retrieval(load_encoder("toy-clip"), birds, count=100)["full"] > 0.9
 
 
