@@ -97,7 +97,8 @@ def train(
 
     recipe = recipe or f"{task}_toy"
     given = {"data.source": source, "training.steps": steps}
-    overrides = _parse(changes) | {key: value for key, value in given.items() if value is not None}
+    overrides = {"data.options": {}} if source else {}  # those of the recipe are its own pictures'
+    overrides |= _parse(changes) | {key: value for key, value in given.items() if value is not None}
     settings = load_recipe(recipe, **overrides)
     if settings.task != task:
         raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")

@@ -5,18 +5,19 @@ lie in `figures/runs/`. Every figure enters `figures/manifest.json` with its com
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from t2ilib import encoders, plots
+from t2ilib import comparison, models, plots
 from t2ilib.data import toy
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT, WEIGHTS, write_text
 from t2ilib.measurement import headline
+from t2ilib.metrics.results import entry
 from t2ilib.pictures import to_uint8
 from t2ilib.sampling import load_sampler
 from t2ilib.training import Run
@@ -26,7 +27,18 @@ RUNS = FOLDER / "runs"
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "benchmarks" / "results"
 STEPS = ("step_dfgan_64px_nf32_batch16_compiled", "step_dfgan_64px_nf16_batch32_compiled")
-TABLE = ("attribute_accuracy", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity")
+HELD_OUT, SEEN = comparison.HELD_OUT, comparison.SEEN_SPECIES
+COLUMNS = {  # title -> metric, and the split that it is of
+    "attributes": ("attribute_accuracy", HELD_OUT),
+    "composition": ("composition", HELD_OUT),
+    "composition, seen species": ("composition", SEEN),
+    "toy FD": ("toy_fd", HELD_OUT),
+    "R-precision": ("r_precision", HELD_OUT),
+    "CLIP score": ("clip_score", HELD_OUT),
+    "diversity": ("diversity", HELD_OUT),
+}
+BESIDE = {"one_colour": "one colour", "real": "real pictures"}  # what an evaluation holds beside the system's numbers
+PHOTOGRAPHS = ("r_precision", "clip_score", "diversity")
 
 
 def save(name: str, figure, sources=()) -> None:
@@ -81,14 +93,13 @@ def curves(run: str, name: str) -> None:
 
 def sweep() -> list[dict]:
     """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda."""
-    names = {"judge": "toy-clip", "teacher": "toy-clip-resnet"}
-    roles = {encoders.load_encoder(name).fingerprint: role for role, name in names.items()}
     rows = []
     for folder in RUNS.glob("dfgan_sweep_*"):
         row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
         for path in sorted((folder / "results").glob("*.json")):
             result = json.loads(path.read_text(encoding="utf-8"))
-            metrics, role = result["metrics"], roles[result["protocol"]["judge_encoder"]]
+            metrics, protocol = result["metrics"], result["protocol"]
+            role = "teacher" if protocol["judge_encoder"] == protocol["text_encoder"] else "judge"
             row |= {f"{role} CLIP score": metrics["clip_score"], f"{role} R-precision": metrics["r_precision"]["mean"]}
             row |= {"attribute accuracy": metrics["attribute_accuracy"]["mentioned"]}
             row |= {key.replace("_fd", " FD"): metrics[key] for key in ("toy_fd", "diversity")}
@@ -117,15 +128,83 @@ def clip_sweep(name: str) -> None:
 
 
 def results(name: str) -> None:
-    """The table of all full-length runs, as Markdown, here and in the README: every number from a results file."""
-    lines = ["| run | hardware | pictures seen | " + " | ".join(TABLE) + " |", "|---" * (len(TABLE) + 3) + "|"]
-    runs = (path for path in RUNS.iterdir() if (path / "config.yaml").is_file() and "_sweep_" not in path.name)
-    for folder in sorted(runs):
-        result = json.loads(newest_result(folder).read_text(encoding="utf-8"))
-        numbers = [number(result["metrics"], key) for key in TABLE]
-        seen = Run(folder).records()[-1]["images"]
-        lines.append(" | ".join([f"| {folder.name}", result["protocol"]["hardware"], f"{seen:,}", *numbers]) + " |")
+    """The toy systems of one budget, each over its seeds, beside chance, one-coloured birds and real ones."""
+    runs = _runs("*_toy*")
+    comparison.same_budget(runs)
+    systems = {one.name: [other for other in runs if other.name == one.name] for one in runs}
+    hardware = {one.result()["protocol"]["hardware"] for one in runs}
+    lines = [f"| run, {' and '.join(sorted(hardware))} | seeds | hours | " + " | ".join(COLUMNS) + " |"]
+    lines.append("|---" * (len(COLUMNS) + 3) + "|")
+    for title, cells in _without_networks(runs).items():
+        lines.append(" | ".join([f"| {title}", "", "", *cells]) + " |")
+    for system, seeds in systems.items():
+        hours = [one.run.records()[-1]["seconds"] / 3600 for one in seeds]
+        cells = _cells({split: [one.result(split)["metrics"] for one in seeds] for split in (HELD_OUT, SEEN)})
+        lines.append(" | ".join([f"| {system}", str(len(seeds)), f"{sum(hours) / len(hours):.2f}", *cells]) + " |")
     _into(README, name, lines)
+
+
+def _without_networks(runs: Sequence[comparison.Finished]) -> dict[str, list[str]]:
+    """Return the rows of chance, of birds in one colour, and of real birds, averaged over the runs' own captions."""
+    metrics = {split: [one.result(split)["metrics"] for one in runs] for split in (HELD_OUT, SEEN)}
+    rows = {"chance": [_chance(metrics[split], key) for key, split in COLUMNS.values()]}
+    for kind, title in BESIDE.items():
+        rows[title] = _cells({split: [found.get(kind) or {} for found in table] for split, table in metrics.items()})
+    return rows
+
+
+def _chance(table: Sequence[Mapping], key: str) -> str:
+    """Return what guessing reaches in a metric, where it says so."""
+    accuracy = [found.get("attribute_accuracy") or {} for found in table]
+    places = {"attribute_accuracy": accuracy, "composition": [found.get("composition") or {} for found in accuracy]}
+    places["r_precision"] = [found.get("r_precision") or {} for found in table]
+    found = [place["chance"] for place in places.get(key, []) if "chance" in place]
+    return f"{np.mean(found):.3f}" if found else ""
+
+
+def _cells(table: Mapping[str, Sequence[Mapping]]) -> list[str]:
+    """Return the numbers of a row of `COLUMNS`, from the metrics of several seeds on each split."""
+    return [comparison.shown(comparison.over_seeds(table[split], key)) for key, split in COLUMNS.values()]
+
+
+def photographs(name: str) -> None:
+    """The runs on photographs, whatever their budgets, each beside the real pictures by its own judge."""
+    columns = {title: key for title, (key, _) in COLUMNS.items() if key in PHOTOGRAPHS} | {"CLIP FD": "clip_fd"}
+    lines = ["| run | pictures seen | hours | " + " | ".join(columns) + " |", "|---" * (len(columns) + 3) + "|"]
+    for one in _runs("*_cub100*"):
+        last, metrics = one.run.records()[-1], one.result()["metrics"]
+        for title, found in {one.run.folder.name: metrics, "its real pictures": metrics["real"]}.items():
+            seen = [f"{last['images']:,}", f"{last['seconds'] / 3600:.2f}"] if found is metrics else ["", ""]
+            cells = [comparison.shown(comparison.over_seeds([found], key)) for key in columns.values()]
+            lines.append(" | ".join([f"| {title}", *seen, *cells]) + " |")
+    _into(README, name, lines)
+
+
+def _runs(pattern: str) -> list[comparison.Finished]:
+    """Open the full-length runs of systems whose names match, in the order of their names."""
+    folders = sorted(path for path in RUNS.glob(pattern) if (path / "config.yaml").is_file())
+    found = [comparison.open_finished(folder) for folder in folders if Run(folder).recipe.task in models.SYSTEMS]
+    if not found:
+        raise InputError(f"{RUNS}: no finished run {pattern}")
+    return found
+
+
+def budget(name: str) -> None:
+    """How good the toy systems were after so many pictures, and after so many minutes, seed by seed."""
+    runs = _runs("*_toy*")
+    terms = {"attribute accuracy": "attribute_accuracy", "composition": "composition", "toy FD": "toy_fd"}
+    systems: dict[str, list] = {}
+    for one in runs:
+        systems.setdefault(one.name, []).append([each for each in one.run.records() if "metric/toy_fd" in each])
+    along = {"pictures seen, thousands": ("images", 1e3), "minutes": ("seconds", 60)}
+    beside = {"one colour": {title: _mean(runs, "one_colour", key) for title, key in terms.items()}}
+    figure = plots.progress(systems, {title: f"metric/{key}" for title, key in terms.items()}, along, beside)
+    save(name, figure, [one.run.folder / "records.jsonl" for one in runs])
+
+
+def _mean(runs: Sequence[comparison.Finished], kind: str, key: str) -> float:
+    """Return the mean over runs of a number that stands beside theirs."""
+    return float(np.mean([entry(one.result()["metrics"][kind], key)[0] for one in runs]))
 
 
 def speed(name: str) -> None:
@@ -149,7 +228,7 @@ def lazy(name: str) -> None:
     lines = ["| penalty every | seed | toy FD | mentioned attributes |", "|---" * 4 + "|"]
     for folder in sorted((RUNS / "lazy_study").iterdir()):
         recipe = Run(folder).recipe
-        metrics = json.loads(newest_result(folder).read_text(encoding="utf-8"))["metrics"]
+        metrics = newest_result(folder)["metrics"]
         cells = recipe.model["penalty_every"], recipe.training.seed
         shown = number(metrics, "toy_fd"), number(metrics, "attribute_accuracy")
         lines.append(" | ".join(["| " + str(cells[0]), str(cells[1]), *shown]) + " |")
@@ -184,37 +263,48 @@ def _into(page: Path, name: str, lines: list[str]) -> None:
     write_text(page, between(page.read_text(encoding="utf-8"), *marks, table))
 
 
-def newest_result(folder: Path) -> Path:
-    """Return the results file of a run's last measured step, the newest where there are several."""
-    files = sorted((folder / "results").glob("*.json"))
-    if not files:
-        raise InputError(f"{folder / 'results'}: no results file; evaluate the run first (t2i evaluate)")
-    return max(files, key=lambda path: (json.loads(path.read_text(encoding="utf-8"))["protocol"]["step"], path.name))
+def newest_result(folder: Path) -> Mapping:
+    """Return the newest results of a run's last measured step, on the split that its recipe names."""
+    run = Run(folder)
+    steps = {record["step"] for record in run.records()}
+    found = [
+        result
+        for result in comparison.results_of(run)
+        if result["protocol"].get("step") in steps and comparison.split_of(result) == run.recipe.data.reference
+    ]
+    if not found:
+        raise InputError(f"{folder / 'results'}: no results of any step that it recorded; evaluate the run")
+    last = max(result["protocol"]["step"] for result in found)
+    return [result for result in found if result["protocol"]["step"] == last][-1]
 
 
 def tell(run: Run) -> str:
-    """Return what a full-length run was and what it last reached, from its own files, for chapters to print."""
+    """Return what a full-length run was and what it last reached, from its own files, for chapters to print.
+
+    Beside each number its 95 % interval, and what stands beside it in the results: real pictures, one-coloured birds.
+    """
     recipe, last = run.recipe, run.records()[-1]
     hardware = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["hardware"]
-    result = json.loads(newest_result(run.folder).read_text(encoding="utf-8"))
-    protocol, reachable = result["protocol"], headline(result["metrics"].get("real") or {})
+    result = newest_result(run.folder)
+    protocol, metrics = result["protocol"], result["metrics"]
     lines = [
         f"{run.folder.name}: {last['step']:,} steps, {last['images']:,} pictures seen, {last['seconds'] / 3600:.2f} h "
         f"on {hardware}; CLIP loss {recipe.clip.weight:g}",
         f"    {protocol['n']} captions, split {', '.join(protocol['reference_split'])}, "
         f"truncation {protocol.get('truncation') or 'none'}",
     ]
-    for metric, value in headline(result["metrics"]).items():
-        compare = f"   real pictures {reachable[metric]:.3f}" if metric in reachable else ""
-        lines.append(f"    {metric:20} {value:8.3f}{compare}")
+    beside = {title: headline(metrics.get(name) or {}) for name, title in BESIDE.items()}
+    for metric, value in headline(metrics).items():
+        low, high = entry(metrics, metric)[1] or (None, None)
+        around = "" if low is None else f"({low:.3f} to {high:.3f})"
+        others = [f"{title} {found[metric]:.3f}" for title, found in beside.items() if metric in found]
+        lines.append(f"    {metric:20} {value:8.3f} {around:19}  {'   '.join(others)}".rstrip())
     return "\n".join(lines)
 
 
-def number(metrics: dict, key: str) -> str:
+def number(metrics: Mapping, key: str) -> str:
     """Return one metric as a table shows it, empty where it was not measured."""
-    value = metrics.get(key)
-    if isinstance(value, dict):
-        value = value.get("mentioned", value.get("mean"))
+    value, _ = entry(metrics, key)
     return f"{value:.3f}" if isinstance(value, float) else ""
 
 
@@ -229,13 +319,19 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "gancls_toy_curves": partial(curves, "gancls_toy"),
     "gancls_cub100": partial(samples, "gancls_cub100"),
     "gancls_cub100_curves": partial(curves, "gancls_cub100"),
+    "wgan_toy": partial(generated, "wgan_toy"),
+    "wgan_toy_curves": partial(curves, "wgan_toy"),
     "dfgan_toy": partial(generated, "dfgan_toy"),
     "dfgan_toy_curves": partial(curves, "dfgan_toy"),
+    "dfgan_clip_toy": partial(generated, "dfgan_clip_toy"),
+    "dfgan_clip_toy_curves": partial(curves, "dfgan_clip_toy"),
     "dfgan_cub100": partial(samples, "dfgan_cub100"),
     "dfgan_cub100_curves": partial(curves, "dfgan_cub100"),
     "dfgan_cub100_clip": partial(samples, "dfgan_cub100_clip"),
     "clip_sweep": clip_sweep,
     "results": results,
+    "photographs": photographs,
+    "budget": budget,
     "speed": speed,
     "lazy": lazy,
     "sampling": sampling,

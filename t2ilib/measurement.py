@@ -14,9 +14,11 @@ from t2ilib.features import Needs
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.evaluate import EvaluationSettings, evaluate
 from t2ilib.metrics.judge import load_judge
-from t2ilib.metrics.results import write_result
+from t2ilib.metrics.results import entry, write_result
 from t2ilib.sampling import Sampler
 from t2ilib.task import Painter, System, Task
+
+HEADLINE = ("attribute_accuracy", "composition", "r_precision", "clip_score", "toy_fd", "clip_fd", "diversity")
 
 
 def measure(experiment: Experiment, task: Task, step: int) -> dict[str, float]:
@@ -97,11 +99,7 @@ class Probe:
 
 def headline(metrics: Mapping) -> dict[str, float]:
     """Return the few numbers of an evaluation that a record or a table shows."""
-    numbers = {
-        "attribute_accuracy": (metrics.get("attribute_accuracy") or {}).get("mentioned"),
-        "r_precision": (metrics.get("r_precision") or {}).get("mean"),
-    }
-    numbers |= {name: metrics.get(name) for name in ("clip_score", "toy_fd", "clip_fd", "diversity")}
+    numbers = {name: entry(metrics, name)[0] for name in HEADLINE}
     return {name: value for name, value in numbers.items() if isinstance(value, float)}
 
 

@@ -218,6 +218,36 @@ def lines(panels: Mapping[str, Mapping[str, Sequence[float]]], ticks: Sequence, 
     return figure
 
 
+def progress(
+    runs: Mapping[str, Sequence[Sequence[Mapping]]],
+    terms: Mapping[str, str],
+    along: Mapping[str, tuple[str, float]],
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """A column of panels per term (title -> key of the records), a row per axis (label -> key and its unit).
+
+    `runs`: system -> the records of each of its seeds; a system has one colour, a seed one line. `beside`: name ->
+    title -> a value that is drawn across as a dotted line.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * 0.62 * len(along) + 0.3), dpi=DPI, layout="constrained")
+        grid = figure.subplots(len(along), len(terms), squeeze=False)
+        for number, ((label, (x, unit)), row) in enumerate(zip(along.items(), grid, strict=True)):
+            for (title, key), axes in zip(terms.items(), row, strict=True):
+                for colour, (name, seeds) in zip(_colours(len(runs)), runs.items(), strict=True):
+                    for seed, records in enumerate(seeds):
+                        places, values = _series(records, x, key)
+                        drawn = {"color": colour, "linewidth": 1.5, "markersize": 3, "label": "" if seed else name}
+                        axes.plot([place / unit for place in places], values, "o-", **drawn)
+                for name, values in (beside or {}).items():
+                    axes.axhline(values[title], color="0.2", linestyle=":", linewidth=1.5, label=name)
+                axes.set(xlabel=label, title="" if number else title)
+        figure.legend(
+            *grid[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=len(runs) + len(beside or {})
+        )
+    return figure
+
+
 def contact_sheet(images, columns: int = 8, path: str | Path | None = None, gap: int = 2) -> Image.Image:
     """All pictures in one, pixel by pixel, `gap` white pixels apart; written to `path` (PNG) when one is given."""
     images = to_uint8(images)

@@ -93,7 +93,7 @@ def test_command_line_draws_a_grid_per_caption(finished, tmp_path):
 
 
 def test_evaluation_can_be_scored_by_another_clip(finished, tmp_path):
-    options = ["--n", "4", "--judge", "toy-clip-resnet", "--truncation", "0.88", "--out", str(tmp_path)]
+    options = ["--n", "4", "--judge", "toy-clip", "--truncation", "0.88", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, ["evaluate", str(finished), *options])
     assert done.exit_code == 0, done.output
     protocols = [json.loads(path.read_text())["protocol"] for path in tmp_path.glob("*.json")]

@@ -532,6 +532,23 @@ def test_bad_values_are_named_before_anything_is_written(task, change, message, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ([], {"held_out": 20}),
+        (["--data", "toy"], {}),
+        (["--data", "toy", "--set", "data.options.train=9"], {"train": 9}),
+        (["--set", "data.options.held_out=7"], {"held_out": 7}),
+    ],
+)
+def test_other_data_leave_the_options_of_the_recipe_s_own_behind(more, options, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr("t2ilib.cli._train", lambda recipe, folder: given.append(recipe))
+    command = ["train", "dfgan", "--recipe", "dfgan_cub100", "--folder", str(tmp_path), *more]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert given[0].data.options == options
+
+
 def test_counts_of_nothing_are_refused_not_passed_over(tmp_path):
     for more, message in (["--steps", "0"], "steps: 0 must"), (["--processes", "0"], "processes: 0 must"):
         done = CliRunner().invoke(app, ["train", "gancls", "--folder", str(tmp_path / "run"), *more])

@@ -32,7 +32,8 @@ RECIPE = {
     "encoders": {
         "text": {
             "name": "contrastive",
-            "options": {"training.steps": 2} | {f"model.{key}": value for key, value in CLIP["model"].items()},
+            "options": {"training.steps": 2, "model.words_first": 1, "model.stem": []}
+            | {f"model.{key}": value for key, value in CLIP["model"].items()},
         }
     },
     "training": {"steps": 4, "log_every": 1, "sample_every": 2, "checkpoint_every": 2},
@@ -84,9 +85,10 @@ def test_evaluation_prints_and_keeps_the_numbers(trained, place):
     (path,) = out.glob("*.json")
     result = json.loads(path.read_text())
     accuracy = result["metrics"]["attribute_accuracy"]
-    shown = re.search(r"attribute_accuracy +(\S+) +(\S+) +(\S+)", text).groups()
-    real = result["metrics"]["real"]["attribute_accuracy"]
-    assert shown == tuple(f"{value:.3f}" for value in (accuracy["mentioned"], real["mentioned"], accuracy["chance"]))
+    shown = re.search(r"attribute_accuracy +(\S+) +(\S+) to (\S+) +(\S+) +(\S+) +(\S+)", text).groups()
+    plain, real = (result["metrics"][name]["attribute_accuracy"] for name in ("one_colour", "real"))
+    numbers = accuracy["mentioned"], *accuracy["interval"], plain["mentioned"], real["mentioned"], accuracy["chance"]
+    assert shown == tuple(f"{value:.3f}" for value in numbers)
     assert real["mentioned"] > 0.9
     assert result["protocol"]["n"] == 110
     assert str(place) not in text

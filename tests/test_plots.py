@@ -83,6 +83,26 @@ def test_contact_sheet_keeps_every_pixel(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "sheet.png")) == sheet).all()
 
 
+def test_progress_draws_every_seed_over_every_axis_beside_a_mark():
+    def run(scale):
+        return [{"images": 1000 * n, "seconds": 60 * n, "metric/a": scale * n, "metric/b": -n} for n in (1, 2, 3)]
+
+    runs, terms = {"one": [run(1), run(2)], "two": [run(3)]}, {"A": "metric/a", "B": "metric/b"}
+    along = {"thousands": ("images", 1e3), "minutes": ("seconds", 60)}
+    figure = plots.progress(runs, terms, along, {"mark": {"A": 5.0, "B": -2.0}})
+    assert [axes.get_title() for axes in figure.axes] == ["", ""] * 2  # titles stand at the left
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["A", "B", "", ""]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["thousands"] * 2 + ["minutes"] * 2
+    for axes, title in zip(figure.axes, ("A", "B") * 2, strict=True):
+        *seeds, mark = axes.get_lines()
+        assert [list(line.get_xdata()) for line in seeds] == [[1, 2, 3]] * 3
+        slopes = [line.get_ydata()[-1] / 3 for line in seeds]
+        assert slopes == ([1, 2, 3] if title == "A" else [-1] * 3)
+        assert set(mark.get_ydata()) == {{"A": 5.0, "B": -2.0}[title]}
+        assert seeds[0].get_color() == seeds[1].get_color() != seeds[2].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two", "mark"]
+
+
 def test_saving_is_deterministic_and_keeps_the_manifest(tmp_path):
     source = tmp_path / "records.jsonl"
     source.write_text("{}\n")

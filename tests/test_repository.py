@@ -129,7 +129,8 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "sampling": {"assembly", "encoders", "training"},
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
     "experiment": {"assembly", "data", "encoders", "measurement", "plots", "training"},
-    "figures": {"data", "encoders", "measurement", "plots", "sampling", "training"},
+    "comparison": {"metrics", "training"},
+    "figures": {"comparison", "data", "encoders", "measurement", "metrics", "models", "plots", "sampling", "training"},
     "course": set(),
     "cli": {
         "assembly",

@@ -24,8 +24,9 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
     """Return the captioned images of `source` at `size` x `size` pixels.
 
     `source` is "toy" (options: train, validation, test, seed), a packed set, a folder or zip with `metadata.jsonl`, or
-    CUB-200-2011 in AttnGAN's layout (options of both: allow_missing). All but packed sets are packed at first under
-    DATA/packed, and again when the source has changed; later calls open what is there. Raises `InputError`.
+    CUB-200-2011 in AttnGAN's layout (options of both: allow_missing; of the former: held_out, a number of classes). All
+    but packed sets are packed at first under DATA/packed, and again when the source has changed; later calls open what
+    is there. Raises `InputError`.
     """
     if source == "toy":
         return _load_toy(size, options)
@@ -33,7 +34,7 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
     if is_packed(path):
         return _open_at(path, size, options)
     importer = _importer(path, source)
-    _check_options(options, ("allow_missing",), source)
+    _check_options(options, ("allow_missing", "held_out") if importer is import_folder else ("allow_missing",), source)
     key = [str(path.resolve()), *_fingerprint(path), size, options]
     return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
 

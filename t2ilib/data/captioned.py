@@ -83,7 +83,8 @@ class CaptionedImages:
         if not 1 <= side <= min(self.images.shape[1:3]):
             raise InputError(f"crop: {side} pixels; the pictures are stored at {self.size}, pack them larger")
         top, left = ((length - side) // 2 for length in self.images.shape[1:3])
-        return replace(self, images=self.images[:, top : top + side, left : left + side])
+        images = self.images[:, top : top + side, left : left + side]
+        return replace(self, images=images, source=self.source | {"cropped_from": self.size})
 
     def split(self, name: str) -> "CaptionedImages":
         """Return the pictures of one split; `InputError` names the splits there are when it is empty."""

@@ -27,9 +27,9 @@ SHIPPED = {"toy-clip": "clip_toy", "toy-clip-resnet": "clip_toy_resnet"}  # enco
 def load_encoder(name: str, **options: object) -> TextEncoder:
     """Return a frozen encoder on the CPU.
 
-    `name` is "toy-clip" or "toy-clip-resnet" (shipped with this project; the second has another image tower and has
-    learnt from captions with one word wrong), "clip" (released weights; options `model`, `pretrained` and
-    `cache_folder`), or a folder that `t2i export` wrote of a trained CLIP. Anything else raises `InputError`.
+    `name` is "toy-clip" or "toy-clip-resnet" (shipped with this project; the first reads for the systems and teaches,
+    the second, of other build, scores), "clip" (released weights; options `model`, `pretrained` and `cache_folder`), or
+    a folder that `t2i export` wrote of a trained CLIP. Anything else raises `InputError`.
     """
     if name not in SHIPPED and name != "clip" and not Path(name).is_dir():
         known = ", ".join([*SHIPPED, "clip"])

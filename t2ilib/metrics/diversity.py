@@ -29,5 +29,7 @@ def mean_pairwise_distance(features: np.ndarray) -> float:
     if not np.isfinite(features).all():
         raise InputError("features: some values are NaN or infinite; look for the pictures that caused them")
     count = len(features)
+    if count < 2:
+        raise InputError(f"features: {count} pictures have no distance from each other; give at least 2")
     total = sum(np.linalg.norm(features[i + 1 :] - features[i], axis=1).sum() for i in range(count - 1))
     return float(total / (count * (count - 1) / 2))

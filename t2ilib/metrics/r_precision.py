@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from t2ilib.errors import InputError
+from t2ilib.metrics.intervals import interval
 
 SPLITS = 10  # the literature's number of folds for mean and error
 
@@ -25,9 +26,9 @@ def r_precision(
 
     `image_features`, `text_features` (N, D): row i of both belongs together. The other captions are drawn by `seed`
     from the rows of another group; `groups` (N,) is for instance the caption texts, so that an identical caption is
-    never a rival. A tie with a rival counts as a miss. Returns mean, standard_error (over ten folds of the pictures),
-    candidates, chance. Raises `InputError` when features are not finite or a row has fewer than `candidates` - 1
-    rivals.
+    never a rival. A tie with a rival counts as a miss. Returns mean, standard_error (over ten folds of the pictures,
+    the literature's), interval (95 %, by the bootstrap over pictures), candidates, chance. Raises `InputError` when
+    features are not finite or a row has fewer than `candidates` - 1 rivals.
     """
     images, texts = _unit(image_features, "image_features"), _unit(text_features, "text_features")
     if images.shape != texts.shape:
@@ -40,15 +41,21 @@ def r_precision(
     return {
         "mean": float(hits.mean()),
         "standard_error": error,
+        "interval": interval(hits),
         "candidates": candidates,
         "chance": 1 / candidates,
     }
 
 
-def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
-    """100 times the mean cosine of pictures and their captions, negative ones as 0 (equation 1, w = 100)."""
+def clip_scores(image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:
+    """100 times the cosine of each picture and its caption, negative ones as 0, (N,) (equation 1, w = 100)."""
     cosine = (_unit(image_features, "image_features") * _unit(text_features, "text_features")).sum(axis=1)
-    return float(100 * cosine.clip(min=0).mean())
+    return 100 * cosine.clip(min=0)
+
+
+def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
+    """The mean of `clip_scores`."""
+    return float(clip_scores(image_features, text_features).mean())
 
 
 def _unit(features: np.ndarray, name: str) -> np.ndarray:

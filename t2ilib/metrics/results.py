@@ -25,3 +25,18 @@ def _unused(folder: Path, stem: str) -> Path:
         number += 1
         path = folder / f"{stem}-{number}.json"
     return path
+
+
+def entry(metrics: Mapping, key: str) -> tuple[float | None, list[float] | None]:
+    """Return one number of an evaluation's metrics and its interval [low, high]; None for what was not measured.
+
+    `key` is a metric's name; "composition" stands beside the attributes. Of a metric that holds several numbers it is
+    the first of mentioned, accuracy and mean.
+    """
+    found = metrics.get(key)
+    if key == "composition":
+        found = (metrics.get("attribute_accuracy") or {}).get("composition")
+    if isinstance(found, Mapping):
+        value = next((found[name] for name in ("mentioned", "accuracy", "mean") if name in found), None)
+        return value, found.get("interval")
+    return found, (metrics.get("intervals") or {}).get(key)

@@ -16,7 +16,7 @@ from t2ilib.data.toy import toy_birds
 from t2ilib.encoders import contrastive as module
 from t2ilib.encoders import load_encoder
 from t2ilib.encoders.contrastive import ClipConfig, Contrastive, encode_texts
-from t2ilib.encoders.reading import exchanged_words
+from t2ilib.encoders.reading import exchanged_values, exchanged_words
 from t2ilib.encoders.retrieval import distinct_pictures, retrieval
 from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
@@ -422,10 +422,28 @@ def test_missing_toy_clip_says_how_to_train_it(monkeypatch, tmp_path):
             load_encoder(name)
 
 
-def test_shipped_toy_clip_finds_held_out_birds():
-    """Weights: data/weights/toy_clip. 100 birds of species that no training picture shows."""
-    birds = toy_birds(train=1, validation=1, test=120, size=64, seed=77).split("test")
-    assert retrieval(load_encoder("toy-clip"), birds, count=100)["full"] > 0.9
+@pytest.fixture(scope="module")
+def held_out() -> CaptionedImages:
+    """Birds of species that no training picture shows."""
+    return toy_birds(train=1, validation=1, test=300, size=64, seed=77).split("test")
+
+
+@pytest.mark.parametrize("name", ["toy-clip", "toy-clip-resnet"])
+def test_shipped_toy_clips_read_everything(name, held_out):
+    """Weights: data/weights. Each of eleven attributes, against the same sentence with that value exchanged."""
+    encoder = load_encoder(name)
+    read = exchanged_values(encoder, held_out, count=300, seed=3)
+    assert len(read) == 11 and min(read.values()) >= 0.95, read
+    assert retrieval(encoder, held_out, count=100)["full"] >= 0.95
+
+
+def test_shipped_toy_clips_are_small_and_of_different_build():
+    towers = {name: load_encoder(name).model.visual for name in ("toy-clip", "toy-clip-resnet")}
+    assert [type(tower).__name__ for tower in towers.values()] == ["VisionTransformer", "ModifiedResNet"]
+    assert len(towers["toy-clip"].transformer.resblocks) == 4
+    for name in towers:
+        folder = encoders.WEIGHTS / name.replace("-", "_")
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
 
 
 def test_a_task_measures_itself_on_few_pictures(squares: CaptionedImages, trained, small):

@@ -10,12 +10,25 @@ from t2ilib.pictures import to_float
 PREDICTED = torch.tensor([[0, 2], [1, 1]])
 
 
-def test_counting_only_what_captions_mention(attributes):
+def test_each_caption_counts_once_and_only_by_what_it_mentions(attributes):
     result = accuracy_of(PREDICTED, [{"top": "dark"}, {"top": "dark", "bottom": "grey"}], attributes)
-    assert result["mentioned"] == pytest.approx(2 / 3) and result["count"] == 3
+    assert result["mentioned"] == pytest.approx((1 + 1 / 2) / 2)  # of three mentions two are right
+    assert result["count"] == 3 and result["composition"] is None  # no caption names body and wing
     assert result["attributes"]["top"] == {"accuracy": 0.5, "count": 2, "chance": 0.5}
     assert result["attributes"]["bottom"] == {"accuracy": 1, "count": 1, "chance": 1 / 3}
-    assert result["chance"] == pytest.approx((0.5 + 0.5 + 1 / 3) / 3)
+    assert result["chance"] == pytest.approx((1 / 2 + (1 / 2 + 1 / 3) / 2) / 2)
+    low, high = result["interval"]
+    assert low == 0.5 and high == 1  # of two captions
+
+
+def test_composition_wants_both_colours_of_the_captions_that_name_both():
+    values = {"body": ("red", "blue"), "wing": ("red", "blue", "green"), "size": ("small", "large")}
+    predicted = torch.tensor([[0, 1, 0], [0, 2, 0], [1, 1, 1], [0, 0, 0]])
+    told = [{"body": "red", "wing": "blue"}, {"body": "red", "wing": "blue", "size": "small"}, {"body": "blue"}, {}]
+    found = accuracy_of(predicted, told, values)["composition"]
+    assert found["accuracy"] == 0.5 and found["count"] == 2 and found["chance"] == pytest.approx(1 / 6)
+    right = accuracy_of(predicted[:1].repeat(5, 1), told[:1] * 5, values)["composition"]
+    assert right["accuracy"] == 1 and right["interval"] == pytest.approx([0.566, 1], abs=1e-3)  # five
 
 
 def test_an_attribute_that_no_caption_mentions_is_left_out(attributes):

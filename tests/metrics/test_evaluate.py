@@ -15,10 +15,12 @@ from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.metrics import evaluate as module
 from t2ilib.metrics.attributes import attribute_accuracy
+from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
 from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint
-from t2ilib.metrics.frechet import frechet_distance
+from t2ilib.metrics.frechet import frechet_distance, frechet_from_moments, moments
+from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import Judge, JudgeConfig
-from t2ilib.metrics.r_precision import r_precision
+from t2ilib.metrics.r_precision import clip_scores, r_precision
 from t2ilib.metrics.results import write_result
 from t2ilib.pictures import to_float
 from t2ilib.task import normal_noise
@@ -149,7 +151,10 @@ def test_every_number_word_for_word(phrased, size):
     for images, numbers in ((painted[:40], found), (real, found["real"])):
         cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(images, texts, strict=True)]
         assert numbers["clip_score"] == pytest.approx(100 * np.mean([max(cosine, 0) for cosine in cosines]), rel=1e-5)
-        assert numbers["r_precision"] == pytest.approx(r_precision(images, texts, 5, settings.seed, groups=captions))
+        ranked = r_precision(images, texts, 5, settings.seed, groups=captions)
+        assert numbers["r_precision"].keys() == ranked.keys()
+        for name, value in ranked.items():
+            assert numbers["r_precision"][name] == pytest.approx(value)
         assert 0 < numbers["r_precision"]["mean"] < 1
     assert found["clip_fd"] == pytest.approx(frechet_distance(painted[:40], every), rel=1e-4)
     varied = np.mean([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)])
@@ -207,6 +212,69 @@ def test_toy_birds_are_measured_with_the_judge():
     assert result["metrics"]["diversity"] == pytest.approx(varied / mean_distance(reference), rel=1e-3)
 
 
+def test_beside_the_painter_stand_real_birds_and_birds_in_one_colour(judge):
+    """Each number of theirs from pictures that are drawn here once more, by name."""
+    birds, encoder = toy_birds(train=1, validation=1, test=240, size=64).split("test"), ColourEncoder()
+    encoder.encode = lambda captions: Text(
+        torch.tensor([[len(c), c.count("a"), c.count("e")] for c in captions]).float()
+    )
+    settings = EvaluationSettings(n=200, seed=4, diversity_captions=3, per_caption=2, candidates=10)
+    metrics = evaluate(deaf(), birds, encoder, judge, settings)["metrics"]
+    rows, captions = choose_captions(birds, settings)
+    repeated = [caption for caption in captions[:3] for _ in range(2)]
+    reference = judge.features(to_float(birds.images)).double().numpy()
+    texts, moved = encoder.encode(captions).sentence.double().numpy(), moments(reference)
+
+    def look(birds_drawn):
+        return judge.features(to_float(rendered(birds_drawn, 64, 4))).double().numpy()
+
+    plain = one_coloured_birds(captions, 4)
+    shown = {"one_colour": rendered(plain, 64, 4), "real": birds.images[rows]}
+    crowds = {"one_colour": look(plain), "real": look(birds_like(birds, 200, 4))}
+    alike = faithful_birds(repeated, birds_like(birds, module.CROWD, 4), 4)
+    several = {"one_colour": one_coloured_birds(repeated, 4), "real": alike}
+    for name, crowd in crowds.items():
+        found, pictures = metrics[name], to_float(shown[name])
+        assert found["attribute_accuracy"] == attribute_accuracy(judge, pictures, captions)
+        assert found["toy_fd"] == pytest.approx(frechet_distance(crowd, reference), rel=1e-3)
+        around = jackknifed(found["toy_fd"], lambda part, c=crowd: frechet_from_moments(*moments(c[part]), *moved), 200)
+        assert found["intervals"]["toy_fd"] == pytest.approx(around, rel=1e-2)
+        spread = np.mean([mean_distance(pair) for pair in look(several[name]).reshape(3, 2, -1)])
+        assert found["diversity"] == pytest.approx(spread / mean_distance(reference), rel=1e-3)
+        images = encoder.encode_images(pictures).double().numpy()
+        ranked, scores = r_precision(images, texts, 10, 4, groups=captions), clip_scores(images, texts)
+        assert found["r_precision"] == ranked
+        assert found["clip_score"] == pytest.approx(scores.mean(), rel=1e-5)
+        assert found["intervals"]["clip_score"] == pytest.approx(interval(scores), rel=1e-4)
+    accuracy = {name: metrics[name]["attribute_accuracy"] for name in crowds}
+    assert accuracy["real"]["mentioned"] > 0.97  # and they are told apart:
+    assert accuracy["one_colour"]["mentioned"] < 0.7
+
+
+@pytest.mark.parametrize("count", [13, 14, 40])
+def test_a_distance_of_hardly_enough_pictures_has_no_interval(count):
+    """The jackknife leaves pictures out, and still needs more of them than features."""
+    birds = toy_birds(train=1, validation=1, test=60, size=32).split("test")
+    judge = Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval()
+    settings = EvaluationSettings(n=count, diversity_captions=2, per_caption=2)
+    encoder = Reader()
+    encoder.encode = lambda captions: Text(torch.zeros(len(captions), 3))
+    for found in (metrics := evaluate(deaf(), birds, encoder, judge, settings)["metrics"], metrics["one_colour"]):
+        assert found["toy_fd"] is not None
+        assert (found["intervals"]["toy_fd"] is None) == (count == 13)
+
+
+def test_birds_that_stand_beside_are_framed_as_the_pictures_are(judge):
+    whole = toy_birds(train=1, validation=1, test=200, size=76).split("test")
+    encoder, settings = Reader(), EvaluationSettings(n=200, diversity_captions=2, per_caption=2)
+    encoder.encode = lambda captions: Text(torch.zeros(len(captions), 3))
+    found = {
+        side: evaluate(deaf(), whole.centre_crop(side), encoder, judge, settings)["metrics"]["real"]["toy_fd"]
+        for side in (64, 76)
+    }
+    assert found[64] < 1.25 * found[76]
+
+
 def test_beside_a_judge_the_clip_sees_only_what_it_scores():
     birds = toy_birds(train=1, validation=1, test=70, size=32).split("test")
     encoder, judge = ColourEncoder(), Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval()
@@ -215,8 +283,8 @@ def test_beside_a_judge_the_clip_sees_only_what_it_scores():
     encoder.encode = lambda captions: read.append(len(captions)) or Text(torch.rand(len(captions), 3))
     settings = EvaluationSettings(n=60, diversity_captions=2, per_caption=2)
     evaluate(deaf(), birds, encoder, judge, settings)
-    assert sum(seen) == 60 + 60  # painted and real; not the reference, not the varied ones
-    assert sum(read) == 60 + 4 + 60  # to paint, to paint varied ones, to score
+    assert sum(seen) == 60 + 60 + 60  # painted, real and one-coloured; not the reference, not the varied ones
+    assert sum(read) == 60 + 4 + 60  # to paint, to paint varied ones, to score: once for all painters
 
 
 def test_too_few_pictures_give_no_distance(dataset):

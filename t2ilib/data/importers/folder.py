@@ -51,13 +51,16 @@ class Record:
         self.captions += other.captions
 
 
-def import_folder(path: str | Path, size: int, *, allow_missing: bool = False) -> CaptionedImages:
+def import_folder(
+    path: str | Path, size: int, *, allow_missing: bool = False, held_out: int = 0
+) -> CaptionedImages:
     """Import a folder or zip of pictures at `size` x `size`: short side resized (antialiased), then the centre square.
 
     The split is the row's, else that of a folder called train, validation or test, else "train". Classes are
     `class_id` (renumbered from 0 in the same order) or, without it, `class` in alphabetical order; where no row has
     either, each folder of pictures is a class, or all pictures are the one class "all". Pictures that are missing raise
-    `InputError`, or are left out if `allow_missing`; damaged ones always raise it.
+    `InputError`, or are left out if `allow_missing`; damaged ones always raise it. With `held_out` the splits are made
+    anew: so many classes, spread evenly over the list of all, are the split "test", the others "train".
     """
     path = Path(path)
     with open_files(path) as files:
@@ -69,13 +72,16 @@ def import_folder(path: str | Path, size: int, *, allow_missing: bool = False) -
         kept = keep_present(names, files.exists, path, allow_missing)
         names = [names[i] for i in kept]
         class_ids, class_names = _classes(names, [records[name] for name in names], path)
+        splits = np.array([records[name].split for name in names], dtype=np.str_)
+        if held_out:
+            splits = _by_class(class_ids, len(class_names), held_out, path)
         images = decode(names, files.read, path, size)
         marks = {path.name: sha256(path)} if path.is_file() else {name: sha256(path / name) for name in metadata}
     return CaptionedImages(
         images=images,
         captions=[records[name].captions for name in names],
         class_ids=class_ids,
-        splits=np.array([records[name].split for name in names], dtype=np.str_),
+        splits=splits,
         class_names=class_names,
         source={"importer": "folder", "name": path.name, "sha256": marks},
     )
@@ -202,6 +208,15 @@ def _classes(names: list[str], records: list[Record], path: Path) -> tuple[np.nd
             raise InputError(f"{path}: {name} calls class {key} {title!r}, others {titles[key]!r}; correct it")
     order = {key: index for index, key in enumerate(sorted(titles))}
     return np.array([order[key] for key in keys], dtype=np.int64), [titles[key] for key in order]
+
+
+def _by_class(class_ids: np.ndarray, classes: int, held_out: int, path: Path) -> np.ndarray:
+    """Return the splits (N,) that hold out `held_out` of the classes, spread evenly."""
+    if type(held_out) is not int or not 1 <= held_out < classes:
+        raise InputError(f"{path}: held_out = {held_out}: must be at least 1 and below its {classes} classes")
+    numbers = np.arange(classes) * held_out // classes
+    last_of_its_kind = np.diff(numbers, append=held_out) > 0
+    return np.where(last_of_its_kind[class_ids], "test", "train")
 
 
 def _folders(names: list[str]) -> list[str]:

@@ -82,6 +82,35 @@ def test_classes(tmp_path, rows, ids, names):
     assert (birds.class_ids.tolist(), birds.class_names) == (ids, names)
 
 
+@pytest.mark.parametrize("held_out", [1, 2, 3, 5, 6])
+def test_held_out_classes_are_whole_and_spread(tmp_path, held_out):
+    rows = [row(f"{i}.png", **{"class_id": i % 7, "split": ("train", "test")[i % 2]}) for i in range(21)]
+    dataset = import_folder(write(tmp_path, rows), 8, held_out=held_out)
+    of_class = [set(dataset.splits[dataset.class_ids == one].tolist()) for one in range(7)]
+    assert all(len(splits) == 1 for splits in of_class)  # no class on both sides
+    tested = [one for one, splits in enumerate(of_class) if splits == {"test"}]
+    assert len(tested) == held_out and set(dataset.splits.tolist()) == {"train", "test"}
+    gaps = np.diff([-1, *tested])
+    assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize("held_out", [-1, 2, 3, 1.0, "1", True])
+def test_held_out_classes_that_cannot_be(tmp_path, held_out):
+    rows = [row(f"{i}.png", class_id=i % 2) for i in range(4)]
+    with pytest.raises(InputError, match="held_out = .*must be at least 1 and below its 2 classes"):
+        import_folder(write(tmp_path, rows), 8, held_out=held_out)
+
+
+def test_load_holds_classes_out_of_a_folder_and_packs_that_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    rows = [row(f"{i}.png", class_id=i % 4) for i in range(8)]
+    folder = write(tmp_path / "set", rows)
+    assert set(data.load(folder, 8).splits.tolist()) == {"train"}
+    held_out = data.load(folder, 8, held_out=1)
+    assert held_out.class_ids[held_out.splits == "test"].tolist() == [3, 3]
+    assert len(list((tmp_path / "data" / "packed").iterdir())) == 2
+
+
 def test_several_lines_of_one_picture_add_captions(tmp_path):
     birds = import_folder(write(tmp_path, [row("a.png", text="one"), "", row("a.png", text="two"), ""]), 4)
     assert birds.captions == [["one", "two"]]

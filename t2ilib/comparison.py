@@ -1,0 +1,130 @@
+"""Finished runs side by side: what each system reached over its seeds, all of one budget, beside what needs no network.
+
+A run folder is named after its recipe; further seeds of the same run are called NAME_seed1, NAME_seed2, ...
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2ilib.errors import InputError
+from t2ilib.metrics.results import entry
+from t2ilib.training import Run
+from t2ilib.training.run import same
+
+HELD_OUT, SEEN_SPECIES = "test", "validation"  # splits: new species; new birds of species that training shows
+PROTOCOL = (  # what is equal in a comparison
+    *("version", "source", "reference_count", "real_size", "text_encoder", "judge_encoder", "extractor"),
+    *("n", "truncation", "candidates", "diversity_captions", "per_caption"),
+)
+Number = tuple[float, float, float]  # mean over the seeds, and the lowest and highest bound of their intervals
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished run: its folder and its last results, by the split that its captions are of."""
+
+    run: Run
+    results: Mapping[str, Mapping]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, without the seed: that of its recipe."""
+        return re.sub(r"_seed\d+$", "", self.run.folder.name)
+
+    @property
+    def budget(self) -> dict:
+        """All that has to be equal before two systems are compared: what was seen and read, and measured by whom."""
+        recipe, last = self.run.recipe, self.run.records()[-1]
+        told = {"pictures seen": last["images"], "data": recipe.data}
+        for split, result in self.results.items():
+            told |= {f"{name}, {split}": result["protocol"].get(name) for name in PROTOCOL}
+        return told
+
+    def result(self, split: str = HELD_OUT) -> Mapping:
+        """Return the last results on a split; InputError where it was not measured."""
+        if split not in self.results:
+            seed, folder = self.run.recipe.training.seed, self.run.folder
+            remedy = f"t2i evaluate {folder} --split {split} --seed {seed} --out {folder / 'results'}"
+            raise InputError(f"{folder / 'results'}: no results of the split {split}; {remedy}")
+        return self.results[split]
+
+
+def open_finished(folder: str | Path) -> Finished:
+    """Read a finished run and the newest results of its last step on each split; InputError where there are none."""
+    run = Run.open(folder)
+    last = [record["step"] for record in run.records()][-1:]
+    newest = {split_of(result): result for result in results_of(run) if result["protocol"].get("step") in last}
+    if not newest:
+        raise InputError(f"{run.folder / 'results'}: no results of the last step; evaluate the run (t2i evaluate)")
+    return Finished(run, newest)
+
+
+def results_of(run: Run) -> list[dict]:
+    """Return all results that lie in a run's folder, oldest first; InputError names a file that is none."""
+    found = []
+    for path in (run.folder / "results").glob("*.json"):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found.append(((result["protocol"].get("date", ""), len(path.name), path.name), result))
+            split_of(result), result["metrics"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: no whole results file ({error!r}); remove it and evaluate the run again"
+            ) from None
+    return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+
+
+def split_of(result: Mapping) -> str:
+    """Return the split that results are of."""
+    split = result["protocol"]["reference_split"]
+    return split if isinstance(split, str) else "+".join(split)
+
+
+def same_budget(runs: Sequence[Finished]) -> dict:
+    """Return the budget that all runs had; InputError names the first two that differ, and in what.
+
+    Seeds of one system have to be that: one recipe, trained from different seeds.
+    """
+    if not runs:
+        raise InputError("no runs to compare; name at least one")
+    first, systems = runs[0], {}
+    for one in runs:
+        earlier = systems.setdefault(one.name, [])
+        recipe = one.run.recipe
+        if earlier and not same(recipe.override(**{"training.seed": earlier[0].training.seed}), earlier[0]):
+            raise InputError(f"{one.run.folder.name}: is no seed of {one.name}, its recipe is another; rename the run")
+        if recipe.training.seed in [each.training.seed for each in earlier]:
+            raise InputError(f"{one.run.folder.name}: has the seed of another run of {one.name}; train another seed")
+        earlier.append(recipe)
+    for other in runs[1:]:
+        for key in dict.fromkeys((*first.budget, *other.budget)):
+            mine, its = first.budget.get(key), other.budget.get(key)
+            if mine != its:
+                told = f"{first.run.folder.name} {mine}, {other.run.folder.name} {its}"
+                raise InputError(f"{key}: {told}; runs of different budgets do not compare")
+    return first.budget
+
+
+def over_seeds(metrics: Sequence[Mapping], key: str) -> Number | None:
+    """Return the mean of a number over runs and how far their intervals reach; None where one lacks it."""
+    found = [entry(each, key) for each in metrics]
+    if not found or any(value is None for value, _ in found):
+        return None
+    mean = sum(value for value, _ in found) / len(found)
+    bounds = [interval for _, interval in found]
+    if None in bounds:  # the range of the seeds is another thing than their intervals
+        return mean, mean, mean
+    return mean, min(low for low, _ in bounds), max(high for _, high in bounds)
+
+
+def shown(number: Number | None) -> str:
+    """Return a number as tables show it: the mean, and in brackets how far the intervals of its seeds reach."""
+    if number is None:
+        return ""
+    mean, low, high = number
+    digits = 3 if abs(mean) < 2 else 1
+    spread = f" ({low:.{digits}f} to {high:.{digits}f})" if low < high else ""
+    return f"{mean:.{digits}f}{spread}"
