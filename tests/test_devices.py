@@ -34,11 +34,15 @@ for _ in range(10):
     torch.empty(2 ** 24).fill_(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    faults = {
-        mode: int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
-        for mode in ("keep", "hand back")
-    }
-    assert faults["keep"] < 0.4 * faults["hand back"]  # a busy machine may take a block or two back itself
+
+    def faults(mode):
+        return int(
+            subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout
+        )
+
+    handed_back = faults("hand back")
+    kept = min(faults("keep") for _ in range(3))  # a busy kernel may take idle pages itself, in one trial or another
+    assert kept < 0.1 * handed_back
 
 
 def test_elsewhere_nothing_happens(monkeypatch):
