@@ -109,7 +109,7 @@ def train(
 
         run, child = launch(settings, folder, processes)
         typer.echo(f"{processes} processes; their output goes to {run.folder / 'log.txt'}")
-        raise typer.Exit(child.wait())
+        raise typer.Exit(_wait(run, child))
     _train(settings, folder)
 
 
@@ -244,38 +244,64 @@ def _train(recipe: Any, folder: Path) -> None:
     from t2ilib.devices import this_process
     from t2ilib.experiment import run_recipe
     from t2ilib.training.sinks import progress, tensorboard
+    from t2ilib.training.stopping import stoppable
 
     records = run_recipe(recipe, folder)
     if this_process().is_main_process:
         typer.echo(f"{folder}: loading pictures and encoders; the first record follows")
         records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
     last = None
-    for record in records:
-        last = record
+    with stoppable():
+        for record in records:
+            last = record
     if last is None:
         typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
     elif this_process().is_main_process:
         typer.echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
 
 
+def _wait(run: Any, child: Any) -> int:
+    """Wait for the processes of a run, and end them with this one; return their exit status and show why they failed."""
+    from t2ilib.training.launch import last_lines, stop
+    from t2ilib.training.stopping import Stopped, stoppable
+
+    try:
+        with stoppable():
+            status = child.wait()
+    except Stopped:
+        stop(run)
+        child.wait()
+        raise
+    if status:
+        typer.echo(last_lines(run), err=True)
+    return status
+
+
 def _parse(changes: list[str] | None) -> dict[str, Any]:
     """Return `key=value` strings as a mapping; values are read as YAML: 3, 0.5, true, text."""
+    from t2ilib.training.recipe import parse_yaml
+
     parsed = {}
     for change in changes or []:
         key, separator, value = change.partition("=")
         if not (key and separator):
             raise InputError(f"--set {change}: write it as key=value, for example training.seed=3")
-        try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"--set {change}: the value is not YAML ({type(error).__name__}); quote text") from None
+        parsed[key.strip()] = parse_yaml(value, f"--set {key.strip()}")
     return parsed
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one line and exit status 2 instead of a traceback."""
+    """Run the command line; bad input ends with one line and exit status 2 instead of a traceback.
+
+    A signal ends it in order, with the signal's status: what was trained is in a checkpoint, the same command goes on.
+    """
+    from t2ilib.training.stopping import Stopped
+
     try:
         app()
+    except Stopped as stopped:
+        typer.echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
+        sys.exit(128 + stopped.number)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

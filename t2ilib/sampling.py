@@ -91,7 +91,8 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
                 "train it anew, or put the encoder of that time back"
             )
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
-    weights = {name: value.float() for name, value in tensors.items() if name.startswith(f"{part}.")}
+    own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
+    weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
     load_module(getattr(system, system.averaged), part, weights, path)
     device = this_process().device if device is None else device_named(device)
     keep_freed_memory()

@@ -77,7 +77,7 @@ def test_command_line_resumes_from_a_checkpoint_with_more_steps(finished, tmp_pa
     assert isinstance(refused.exception, InputError) and "--folder" in str(refused.exception)
     done = CliRunner().invoke(app, ["resume", path, "--folder", str(tmp_path / "more"), "--steps", "5"])
     assert done.exit_code == 0, done.output
-    assert [record["step"] for record in Run(tmp_path / "more").records()] == [5]
+    assert [record["step"] for record in Run(tmp_path / "more").records()] == [4, 5]
 
 
 def test_command_line_draws_a_grid_per_caption(finished, tmp_path):

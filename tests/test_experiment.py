@@ -516,7 +516,7 @@ def test_the_installed_command_ends_the_same_way(tmp_path):
         ("gancls", "training.seed=4294967296", "must be below 4294967296"),
         ("gancls", "training.gradient_clip=-1", "training.gradient_clip: -1.0 must not be negative"),
         ("gancls", "evaluation.truncation=.inf", "evaluation.truncation: inf is not a finite number"),
-        ("gancls", "model.lr=[", "the value is not YAML"),
+        ("gancls", "model.lr=[", "--set model.lr: not YAML that can be read"),
         (
             "gancls",
             "encoders.text={name: contrastive, options: {recipe: judge_toy}}",

@@ -1,30 +1,71 @@
 """Decoding picture files of any origin to upright RGB squares; a damaged one becomes an `InputError` that names it."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from t2ilib.errors import InputError
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no others: some decoders of Pillow start programs
 PIXEL_LIMIT = 100_000_000  # pixels of one picture
+SIDES_LIMIT = 40  # longer side over shorter
+PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
+
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour type
+WHOLE = ((0, 0, 1, 1),)  # where a pass begins and how far its pixels lie apart: left, top, across, down
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 def read_picture(data: bytes, name: str) -> Image.Image:
     """Decode a picture file to upright RGB, whatever its kind; `InputError` names it when that cannot be done.
 
     Turned as its EXIF entry says; transparency over white; 16-bit grey scaled to 8 bits; CMYK and palettes converted.
+    What its header says of its size is checked before anything is decoded.
     """
     try:
-        picture = Image.open(io.BytesIO(data))
-        if picture.width * picture.height > PIXEL_LIMIT:
-            raise InputError(f"{name}: {picture.width} x {picture.height} pixels is too large; shrink or remove it")
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(*picture.size, len(data), name)
+        if picture.format == "PNG":
+            _check_rows(data)
         picture.load()
         return _rgb(ImageOps.exif_transpose(picture))
     except InputError:
         raise
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a readable picture of {', '.join(FORMATS)}; replace or remove it") from None
     except Exception as error:  # decoders fail in many ways on damaged files
         raise InputError(f"{name}: not a readable picture ({error}); replace or remove it") from error
+
+
+def _check_size(width: int, height: int, size: int, name: str) -> None:
+    """Raise InputError for a picture that would take far more memory than its file."""
+    pixels = width * height
+    if pixels > PIXEL_LIMIT:
+        raise InputError(f"{name}: {width} x {height} pixels is too large; shrink or remove it")
+    if max(width, height) > SIDES_LIMIT * min(width, height):
+        raise InputError(f"{name}: {width} x {height} pixels is a strip, not a picture; crop or remove it")
+    if pixels > PACKED_FROM and pixels > PACKED_LIMIT * size:
+        raise InputError(f"{name}: {size} bytes that unpack to {width} x {height} pixels; shrink or remove it")
+
+
+def _check_rows(data: bytes) -> None:
+    """Raise ValueError for a PNG whose pixels end early: Pillow would fill up with black."""
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    expected = 0  # bytes: each row of each pass is its pixels, to whole bytes, and one that says how it is stored
+    for left, top, across, down in ADAM7 if interlaced else WHOLE:
+        columns, rows = max(0, -(-(width - left) // across)), max(0, -(-(height - top) // down))
+        expected += rows * (1 + -(-columns * depth * CHANNELS[kind] // 8)) if columns else 0
+    unpacker, found, at = zlib.decompressobj(), 0, 8
+    while found < expected and at + 8 <= len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        if name == b"IDAT":
+            found += len(unpacker.decompress(data[at + 8 : at + 8 + length], expected - found))
+        at += length + 12
+    if found < expected:
+        raise ValueError(f"{found} of {expected} bytes of its pixels are there")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -15,17 +15,18 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 
 from t2ilib.devices import computes_in_bf16, keep_freed_memory, this_process
 from t2ilib.errors import InputError
 from t2ilib.features import Batch
 from t2ilib.task import Task
-from t2ilib.training.checkpoints import flatten_optimizer, load_module, restore_optimizer
+from t2ilib.training.checkpoints import check_about, flatten_optimizer, load_module, restore_optimizer
 from t2ilib.training.ema import EMA
 from t2ilib.training.recipe import TrainingSettings
 from t2ilib.training.run import Run
+from t2ilib.training.stopping import undivided
 
 Hook = Callable[[int, Task], Mapping[str, Any] | None]  # step, task with its average in place -> entries of the record
 
@@ -96,6 +97,14 @@ class Trainer:
             self.task.after_update(role)
         return {f"{role}/{name}": term.detach() for name, term in terms.items()}
 
+    def agree(self, signals: list[int]) -> bool:
+        """Whether a signal has reached any of the processes: all of them then end after the same step."""
+        if self.process.num_processes > 1:
+            known = torch.tensor(max(signals, default=0), device=self.device)
+            known = int(gather(known[None]).max())
+            signals[:] = [known] if known else []
+        return bool(signals)
+
     def autocast(self) -> torch.autocast:
         """Return the context of the precision in which networks compute."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -126,7 +135,7 @@ class Trainer:
         for part, module in self._modules():
             load_module(module, part, tensors, path)
         for item in self.optimizers.items():
-            restore_optimizer(*item, tensors)
+            restore_optimizer(*item, tensors, path)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         average = [("ema", self.average.module)] if self.average else []
@@ -149,29 +158,41 @@ def train(
     record. Raises InputError at a loss that is not finite, naming step, terms and the last good checkpoint.
     """
     trainer = Trainer(task, settings)
-    done, seconds = _resume(trainer, run)
-    main = trainer.process.is_main_process
+    done, seconds, unfinished = _resume(trainer, run)
+    main, hooks = trainer.process.is_main_process, {"sample": sample, "evaluate": evaluate}
+
+    def finish(record: dict) -> dict:
+        """Draw and measure what is due at the record's step, and keep the record."""
+        for name, hook in hooks.items():
+            if main and hook and _due(record["step"], name, settings):
+                with trainer.averaged() as finished:
+                    record |= hook(record["step"], finished) or {}
+        if main and run:
+            run.append(record)
+        return record
+
+    if unfinished:
+        yield finish(unfinished)
     per_batch = batches.batch_size * trainer.process.num_processes
     while done < settings.steps:
         stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
         start, before = time.perf_counter(), trainer.drawn
-        terms = _means([trainer.step(number, batches) for number in range(done, stop)], done, trainer, run)
-        spent = time.perf_counter() - start
-        seconds += spent
-        record = {"step": stop, "images": trainer.drawn * per_batch, "seconds": round(seconds, 3)}
-        record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
-        done = stop
-        if main:
-            for name, hook in {"sample": sample, "evaluate": evaluate}.items():
-                if hook and _due(done, name, settings):
-                    with trainer.averaged() as finished:
-                        record |= hook(done, finished) or {}
-        if main and run:
-            run.append(record)
-            if _due(done, "checkpoint", settings):
-                about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn}
+        with undivided() as signals:
+            rows = []
+            for number in range(done, stop):
+                rows.append(trainer.step(number, batches))
+                if trainer.agree(signals):
+                    break
+            terms = _means(rows, done, trainer, run)
+            done += len(rows)
+            spent = time.perf_counter() - start
+            seconds += spent
+            record = {"step": done, "images": trainer.drawn * per_batch, "seconds": round(seconds, 3)}
+            record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
+            if main and run and (signals or _due(done, "checkpoint", settings)):  # before anything that can fail
+                about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn, "record": record}
                 run.save(done, trainer.tensors(), about)
-        yield record
+        yield finish(record)
     _adopt_average(trainer)
 
 
@@ -213,19 +234,25 @@ def average_gradients(parameters: list[nn.Parameter], process: PartialState) -> 
         gradient.copy_(mean.view_as(gradient))
 
 
-def _resume(trainer: Trainer, run: Run | None) -> tuple[int, float]:
-    """Load the newest checkpoint of `run`, if any; return steps done and seconds spent."""
+def _resume(trainer: Trainer, run: Run | None) -> tuple[int, float, dict | None]:
+    """Load the newest checkpoint of `run`, if any; return steps done, seconds spent, and its record where that is lost.
+
+    A checkpoint is written before its step is drawn and measured. Whatever ended the run in between, the record that
+    the checkpoint holds is still to be finished.
+    """
     restored = run.restore() if run else None
     if restored is None:
         if run and trainer.process.is_main_process:
             run.forget_after(0)
-        return 0, 0.0
+        return 0, 0.0, None
     tensors, about, path = restored
+    check_about(about, {"seconds": float, "skipped": int, "drawn": int}, path)
     trainer.restore(tensors, path)
     trainer.skipped, trainer.drawn = about["skipped"], about["drawn"]
     if trainer.process.is_main_process:
         run.forget_after(about["step"])
-    return about["step"], about["seconds"]
+    kept = [record["step"] for record in run.records()]
+    return about["step"], about["seconds"], None if about["step"] in kept else about.get("record")
 
 
 def _means(terms: list[dict[str, Tensor]], first: int, trainer: Trainer, run: Run | None) -> dict[str, float]:

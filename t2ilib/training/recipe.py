@@ -13,6 +13,7 @@ from t2ilib.files import ROOT
 
 RECIPES = ROOT / "notebooks" / "recipes"
 SEEDS = 2**32  # how many there are
+LIMIT, DEPTH = 1 << 20, 20  # bytes of a recipe's file, and how deeply its values may nest
 TRAINED_HERE = "contrastive"  # as an encoder's name: a small CLIP, trained first, on the training split alone
 
 
@@ -155,11 +156,54 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"{name}: no such recipe; shipped are {', '.join(recipe_names())}, or give a .yaml file")
+    if path.stat().st_size > LIMIT:
+        raise InputError(f"{path}: larger than {LIMIT >> 10} KiB; not a recipe, see notebooks/recipes for examples")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({error}); see notebooks/recipes for examples") from None
-    return recipe_from(values, str(path)).override(**changes)
+        text = path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a readable text ({error}); see notebooks/recipes for examples") from None
+    return recipe_from(parse_yaml(text, str(path)), str(path)).override(**changes)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what YAML says, as plain values. InputError, in one line, names `where` and the line.
+
+    Refused, beside what is not YAML: aliases (a few lines of them unpack to gigabytes), deep nesting, tags of other
+    types, and a key that is there twice.
+    """
+    try:
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(None, None, f"the alias *{event.anchor}; write it out", event.start_mark)
+            if depth > DEPTH:
+                raise yaml.MarkedYAMLError(None, None, "nested too deeply", event.start_mark)
+        waiting = [yaml.compose(text, yaml.SafeLoader)]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, yaml.MappingNode):
+                _check_keys(node)
+                waiting += [value for _, value in node.value]
+            elif isinstance(node, yaml.SequenceNode):
+                waiting += node.value
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        reason = f"{line}{error.problem}"
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # the last two: dates and numbers that cannot be
+        reason = str(error).splitlines()[0]
+    raise InputError(f"{where}: not YAML that can be read ({reason}); see notebooks/recipes for examples")
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(None, None, "a key that is not a name", key.start_mark)
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+        seen.add(key.value)
 
 
 def recipe_from(values: Any, where: str) -> Recipe:

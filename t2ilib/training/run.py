@@ -68,16 +68,19 @@ class Run:
         tensors, about = read_checkpoint(path)
         if not any(name.startswith("optimizer.") for name in tensors):
             raise InputError(f"{path}: holds a generator alone, without optimisers; give a checkpoint of a run")
-        run = cls(folder)
-        if (run.folder / "config.yaml").is_file():
-            raise InputError(f"{run.folder}: holds a run already; choose another folder")
-        copy = run.folder / "checkpoints" / f"step_{about['step']:08d}.safetensors"
+        folder = Path(folder)
+        if (folder / "config.yaml").is_file():
+            raise InputError(f"{folder}: holds a run already; choose another folder")
+        copy = folder / "checkpoints" / f"step_{about['step']:08d}.safetensors"
         copy.parent.mkdir(parents=True, exist_ok=True)
         if (path.parent.parent / ENCODERS).is_dir():
-            shutil.copytree(path.parent.parent / ENCODERS, run.folder / ENCODERS)
+            shutil.copytree(path.parent.parent / ENCODERS, folder / ENCODERS)
         with atomic(copy) as temporary:
             shutil.copyfile(path, temporary)
-        return cls.create(folder, recipe_from(about["recipe"], str(path)))
+        run = cls.create(folder, recipe_from(about["recipe"], str(path)))
+        if record := about.get("record"):
+            run.append(record)
+        return run
 
     @property
     def recipe(self) -> Recipe:

@@ -1,6 +1,8 @@
 """Picture files of any origin: odd kinds become upright RGB, broken ones are named."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -65,6 +67,65 @@ def test_pictures_without_a_sensible_reading_are_named(monkeypatch):
     monkeypatch.setattr(decoding, "PIXEL_LIMIT", 10)
     with pytest.raises(InputError, match="8 x 8 pixels is too large"):
         decoded(encoded(COLOUR))
+
+
+def png(width, height, rows, depth=8, kind=2, interlaced=0, data=None):
+    """A PNG written by hand, with as many rows of its pixels as said."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    per_row = -(-width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] // 8)
+    pixels = b"".join(b"\0" + bytes([90]) * per_row for _ in range(rows)) if data is None else data
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 32, 63])
+@pytest.mark.parametrize(("kind", "depth"), [(0, 1), (0, 4), (0, 16), (2, 8), (2, 16), (4, 8), (6, 8), (6, 16)])
+def test_rows_missing_from_a_png_are_not_painted_black(rows, kind, depth):
+    assert decoded(png(65, 64, 64, depth, kind)).shape == (64, 65, 3)
+    with pytest.raises(InputError, match=r"one\.png: not a readable picture"):
+        decoded(png(65, 64, rows, depth, kind))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 9, 17])
+def test_an_interlaced_png_is_whole_or_refused(side):
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    sizes = [(len(range(x, side, dx)), len(range(y, side, dy))) for x, y, dx, dy in passes]
+    data = b"".join((b"\0" + bytes([90]) * 3 * columns) * rows for columns, rows in sizes if columns)
+    assert (decoded(png(side, side, 0, interlaced=1, data=data)) == 90).all()
+    with pytest.raises(InputError, match="not a readable picture"):
+        decoded(png(side, side, 0, interlaced=1, data=data[:-1]))
+
+
+def test_only_the_formats_that_are_named_are_opened(monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda *given, **_: started.append(given))
+    monkeypatch.setattr("subprocess.check_call", lambda *given, **_: started.append(given))
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    for data in (postscript, encoded(COLOUR, "EPS"), encoded(COLOUR, "PPM"), encoded(COLOUR, "ICO"), b"<svg/>"):
+        with pytest.raises(InputError, match=r"one\.png: not a readable picture of JPEG, PNG"):
+            decoded(data)
+    assert not started
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"):
+        assert decoded(encoded(COLOUR, kind)).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "told"),
+    [
+        (1, 2_000_000, "is a strip"),
+        (2_000_000, 1, "is a strip"),
+        (41, 1, "is a strip"),
+        (9_000, 9_000, "bytes that unpack to 9000 x 9000"),
+        (11_000, 11_000, "too large"),
+    ],
+)
+def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decoding(width, height, told, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match=told):
+        decoded(png(width, height, 1, data=b""))
 
 
 def test_square_takes_the_centre_and_antialiases():
