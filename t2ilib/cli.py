@@ -305,6 +305,11 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}; what was written before is safe", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The command line, `notebooks/train.ipynb` and the chapters all start runs here.
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from t2ilib.plots import contact_sheet
 from t2ilib.provenance import commit, hardware
 from t2ilib.task import System, Task
 from t2ilib.training import Recipe, train
+from t2ilib.training.lock import writing
 from t2ilib.training.loop import Hook, Source
 from t2ilib.training.recipe import TRAINED_HERE
 from t2ilib.training.run import ENCODERS, Run
@@ -37,21 +39,22 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     own pictures come first, in run folders of their own inside.
     """
     check(recipe)
-    Run.create(folder, recipe)  # before anything is trained inside
-    for role, settings in recipe.encoders.items():
-        if settings.name == TRAINED_HERE:
-            _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
-    experiment = assemble(recipe, folder)
-    if this_process().is_main_process:
-        write_json(experiment.run.folder / "environment.json", _environment())
-    yield from train(
-        experiment.task,
-        make_batches(experiment),
-        recipe.training,
-        experiment.run,
-        sample=fixed_samples(experiment) if experiment.is_system and this_process().is_main_process else None,
-        evaluate=lambda step, task: measure(experiment, task, step),
-    )
+    with writing(Path(folder)) if this_process().is_main_process else nullcontext():
+        Run.create(folder, recipe)  # before anything is trained inside
+        for role, settings in recipe.encoders.items():
+            if settings.name == TRAINED_HERE:
+                _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
+        experiment = assemble(recipe, folder)
+        if this_process().is_main_process:
+            write_json(experiment.run.folder / "environment.json", _environment())
+        yield from train(
+            experiment.task,
+            make_batches(experiment),
+            recipe.training,
+            experiment.run,
+            sample=fixed_samples(experiment) if experiment.is_system and this_process().is_main_process else None,
+            evaluate=lambda step, task: measure(experiment, task, step),
+        )
 
 
 @dataclass

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from t2ilib.errors import InputError
+from t2ilib.files import ABANDONED_SECONDS
 
 FORMAT = "t2ilib-packed"
 VERSION = 1
-ABANDONED_SECONDS = 24 * 3600
 IMAGES, CAPTIONS, META = "images.npy", "captions.jsonl", "meta.json"
 
 

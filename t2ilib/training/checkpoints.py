@@ -92,7 +92,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping) 
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     told = json.dumps(dict(about))
     with atomic(path) as temporary:
-        save_file(ready, temporary, metadata={"t2ilib": told, "sha256": digest(ready, told)})
+        try:
+            save_file(ready, temporary, metadata={"t2ilib": told, "sha256": digest(ready, told)})
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(str(error)) from error
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -12,6 +12,7 @@ tensorboard/       the same records for TensorBoard
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,8 +93,15 @@ class Run:
         path = self.folder / "records.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+            found = [json.loads(line) for line in lines if line]
+        except (ValueError, RecursionError, OSError) as error:
+            raise InputError(f"{path}: damaged ({error}); remove it, the checkpoints are enough to go on") from None
+        for number, record in enumerate(found, 1):
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                raise InputError(f"{path}: line {number} is no record; remove the file, the checkpoints are enough to go on")
+        return found
 
     def append(self, record: Mapping) -> None:
         """Add one record to `records.jsonl`."""
@@ -110,7 +118,8 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step_*.safetensors"))
+        found = (self.folder / "checkpoints").glob("step_*.safetensors")
+        return sorted(path for path in found if re.fullmatch(r"step_[0-9]{8,}", path.stem))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
         """Write the checkpoint of `step`, then remove all but the last two."""
