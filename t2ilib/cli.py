@@ -261,7 +261,10 @@ def _train(recipe: Any, folder: Path) -> None:
 
 
 def _wait(run: Any, child: Any) -> int:
-    """Wait for the processes of a run, and end them with this one; return their exit status and show why they failed."""
+    """Wait for the processes of a run and return their exit status, with their last words where they failed.
+
+    A signal to this process ends them, too.
+    """
     from t2ilib.training.launch import last_lines, stop
     from t2ilib.training.stopping import Stopped, stoppable
 

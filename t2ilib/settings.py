@@ -6,12 +6,50 @@ Configuration has one direction: dataclass default < recipe YAML < explicit argu
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from t2ilib.errors import InputError
 
 Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may have, each number of a tuple: `Annotated[int, Range(least=1)]`."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies within."""
+        closed = (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        return closed and (self.above is None or value > self.above) and (self.below is None or value < self.below)
+
+    def __str__(self) -> str:
+        """Say it: at least 0 and below 1."""
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        known = {
+            word: int(bound) if bound == int(bound) else bound for word, bound in bounds.items() if bound is not None
+        }
+        return " and ".join(f"{word} {bound:,}" for word, bound in known.items())
+
+
+COUNT, SHARE, POSITIVE = Range(least=1), Range(least=0, below=1), Range(above=0, most=1e6)
+WEIGHT, BATCH = Range(least=0, most=1e6), Range(least=2, most=1_000_000)
+
+
+def check_ranges(values: Any, where: str) -> None:
+    """Raise InputError, naming `where` and the key, for a number of a dataclass that is not in its annotated range."""
+    hints = get_type_hints(type(values), include_extras=True)
+    for item in fields(values):
+        value = getattr(values, item.name)
+        for rule in getattr(hints[item.name], "__metadata__", ()):
+            each = value if isinstance(value, tuple | list) else (value,)
+            if isinstance(rule, Range) and not all(rule.holds(one) for one in each):
+                raise InputError(f"{where}{item.name} = {value}: must be {rule}{' each' if len(each) > 1 else ''}")
 
 
 def read(cls: type[Settings], values: Any, where: str) -> Settings:

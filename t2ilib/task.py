@@ -3,7 +3,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,15 +12,6 @@ from torch import Tensor, nn
 from t2ilib import settings
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
-
-# what every paper's hyper-parameters of these names (and learning rates called ROLE_lr) have to keep to
-RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": (lambda rate: rate > 0, "above 0"),
-    "betas": (lambda betas: all(0 <= beta < 1 for beta in betas), "at least 0 and below 1 each"),
-    "ema": (lambda decay: 0 <= decay < 1, "at least 0 and below 1"),
-    "weight_decay": (lambda decay: decay >= 0, "at least 0"),
-    "batch_size": (lambda count: count >= 2, "at least 2"),
-}
 
 
 class Painter(Protocol):
@@ -69,13 +59,7 @@ class Task(nn.Module, ABC):
     @classmethod
     def configure(cls, values: Mapping[str, Any]) -> Any:
         """Return the config with these hyper-parameters; InputError names an unknown one and one out of its range."""
-        config = settings.read(cls.Config, values, "model")
-        for item in fields(config):
-            value, kind = getattr(config, item.name), "lr" if item.name.endswith("_lr") else item.name
-            fits, rule = RANGES.get(kind, (lambda value: True, ""))
-            if not fits(value):
-                raise InputError(f"model: {item.name} = {value}: must be {rule}")
-        return config
+        return settings.read(cls.Config, values, "model")
 
     @classmethod
     def check_steps(cls, config: Any, steps: int) -> None:

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from t2ilib.encoders.retrieval import retrieval
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
 
 WORD_SCALE = 14.0  # vectors are of unit length: what the linear layer sees of them is not
@@ -46,35 +47,47 @@ class ClipConfig:
     """Networks and training of a small CLIP; the paper's values are those of its ViT-B/32 on 400 million pairs."""
 
     name: str = "clip"  # enters file names and reports
-    embed_dim: int = 128  # length of the shared vectors; paper 512
-    image_size: int = 64  # pixels; paper 224
-    patch_size: int = 8  # pixels; paper 32
-    image_width: int = 128  # channels of the picture transformer; paper 768
-    image_layers: int | tuple[int, ...] = 4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
-    stem: tuple[int, ...] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
-    text_width: int = 128  # channels of the text transformer; paper 512
-    text_layers: int = 2  # its blocks; paper 12
-    context_length: int = 48  # tokens a caption, start and end included; paper 77
-    minimum_count: int = 1  # a word must occur so often in the captions to enter the vocabulary
-    batch_size: int = 128  # pictures a step; paper 32,768
-    captions: int = 2  # captions drawn for each picture of the batch, 1 or 2; paper 1
-    exchanged: int = 0  # captions beside each that have one word wrong (exchange.py); paper 0
-    words_first: int = 0  # first steps, whose only loss is that of the words which captions use; paper 0
-    word_loss: float = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
+    embed_dim: Annotated[int, COUNT] = 128  # length of the shared vectors; paper 512
+    image_size: Annotated[int, COUNT] = 64  # pixels; paper 224
+    patch_size: Annotated[int, COUNT] = 8  # pixels; paper 32
+    image_width: Annotated[int, COUNT] = 128  # channels of the picture transformer; paper 768
+    image_layers: Annotated[int | tuple[int, ...], COUNT] = (
+        4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
+    )
+    stem: Annotated[
+        tuple[int, ...], COUNT
+    ] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
+    text_width: Annotated[int, COUNT] = 128  # channels of the text transformer; paper 512
+    text_layers: Annotated[int, COUNT] = 2  # its blocks; paper 12
+    context_length: Annotated[int, Range(least=3, most=10_000)] = (
+        48  # tokens a caption, start and end included; paper 77
+    )
+    minimum_count: Annotated[int, COUNT] = 1  # a word must occur so often in the captions to enter the vocabulary
+    batch_size: Annotated[int, BATCH] = 128  # pictures a step; paper 32,768
+    captions: Annotated[int, Range(least=1, most=2)] = (
+        2  # captions drawn for each picture of the batch, 1 or 2; paper 1
+    )
+    exchanged: Annotated[int, Range(least=0, most=100)] = (
+        0  # captions beside each that have one word wrong (exchange.py); paper 0
+    )
+    words_first: Annotated[int, Range(least=0)] = (
+        0  # first steps, whose only loss is that of the words which captions use; paper 0
+    )
+    word_loss: Annotated[float, WEIGHT] = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
     parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
-    lr: float = 1e-3  # peak; paper 5e-4
-    warmup: int = 100  # steps of linear rise, then a cosine to zero; paper 2,000
-    betas: tuple[float, float] = (0.9, 0.98)  # of AdamW; the paper's
-    weight_decay: float = 0.1  # on matrices, not on gains, biases and the temperature; paper 0.2
-    patch_dropout: float = 0.0  # share of patches left out while training; paper 0
+    lr: Annotated[float, POSITIVE] = 1e-3  # peak; paper 5e-4
+    warmup: Annotated[int, Range(least=0)] = 100  # steps of linear rise, then a cosine to zero; paper 2,000
+    betas: Annotated[tuple[float, float], SHARE] = (0.9, 0.98)  # of AdamW; the paper's
+    weight_decay: Annotated[float, WEIGHT] = 0.1  # on matrices, not on gains, biases and the temperature; paper 0.2
+    patch_dropout: Annotated[float, SHARE] = 0.0  # share of patches left out while training; paper 0
 
     def __post_init__(self) -> None:
         """Raise InputError for numbers that cannot be."""
-        if self.captions not in (1, 2):
-            raise InputError(f"captions = {self.captions}: must be 1 or 2")
-        for name in ("exchanged", "words_first", "word_loss"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} = {getattr(self, name)}: must not be negative")
+        check_ranges(self, "model.")
+        if self.image_layers == () or (isinstance(self.image_layers, tuple) and len(self.image_layers) != 4):
+            raise InputError(
+                f"model.image_layers = {self.image_layers}: blocks of a transformer, or a ResNet's four stages"
+            )
         if self.parts and not (self.words_first or self.word_loss):
             raise InputError("parts = True: nothing asks for words; set words_first (steps) or word_loss")
         if self.stem and not (isinstance(self.image_layers, int) and 2 ** len(self.stem) == self.patch_size):

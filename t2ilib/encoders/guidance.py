@@ -5,6 +5,7 @@ inside the paper, by GALIP. The equation is `t2ilib.losses.clip_loss`; here are 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from t2ilib.encoders.encoder import PictureEncoder, sees
 from t2ilib.errors import InputError
 from t2ilib.features import Batch
 from t2ilib.pictures import resized
+from t2ilib.settings import Range, check_ranges
 
 SMALLEST_CROP = 0.7  # of the side; smaller ones lose the parts that a caption names
 
@@ -23,19 +25,19 @@ class ClipGuidance:
     """A CLIP loss with its weight; call it with fakes and their batch."""
 
     encoder: PictureEncoder  # frozen, on the device of the pictures
-    weight: float = 0.01  # lambda
-    start: int = 0  # generator steps without it
-    ramp: int = 0  # generator steps over which the weight then rises to `weight`
-    crops: int = 0  # random crops scored beside the whole picture: harder to fool than one fixed view
+    weight: Annotated[float, Range(least=0, most=1e4)] = 0.01  # lambda
+    start: Annotated[int, Range(least=0)] = 0  # generator steps without it
+    ramp: Annotated[int, Range(least=0)] = 0  # generator steps over which the weight then rises to `weight`
+    crops: Annotated[int, Range(least=0, most=64)] = (
+        0  # random crops scored beside the whole picture: harder to fool than one fixed view
+    )
     released: bool = False  # the term as the released code computes it: a constant, without gradient
 
     def __post_init__(self) -> None:
         """Raise InputError for an encoder that cannot see, and for impossible numbers."""
         if not sees(self.encoder):
             raise InputError(f"clip.encoder: {self.encoder.name} reads text only; choose a CLIP")
-        for name in ("weight", "start", "ramp", "crops"):
-            if getattr(self, name) < 0:
-                raise InputError(f"clip.{name}: {getattr(self, name)} must not be negative")
+        check_ranges(self, "clip.")
 
     def __deepcopy__(self, memo: dict) -> "ClipGuidance":
         """Share the encoder: copies of a system do not own it."""

@@ -7,7 +7,7 @@ here), so that the judge reads what a generated picture shows instead of failing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from t2ilib.errors import InputError
 from t2ilib.features import Batch
 from t2ilib.metrics.judge import Judge, JudgeConfig, save_judge
 from t2ilib.pictures import to_float
+from t2ilib.settings import BATCH, POSITIVE, SHARE, WEIGHT, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
 
 
@@ -26,14 +27,20 @@ from t2ilib.task import Task, warmup_cosine
 class JudgeTrainingConfig:
     """How the judge is trained."""
 
-    batch_size: int = 128
-    lr: float = 3e-3  # peak, of AdamW
-    betas: tuple[float, float] = (0.9, 0.999)
-    rise: float = 0.3  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.02
-    noise: float = 0.08  # largest standard deviation, in [-1, 1] units
-    brightness: float = 0.08  # largest change, in [-1, 1] units
+    batch_size: Annotated[int, BATCH] = 128
+    lr: Annotated[float, POSITIVE] = 3e-3  # peak, of AdamW
+    betas: Annotated[tuple[float, float], SHARE] = (0.9, 0.999)
+    rise: Annotated[float, Range(above=0, below=1)] = (
+        0.3  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
+    )
+    weight_decay: Annotated[float, WEIGHT] = 0.02
+    label_smoothing: Annotated[float, SHARE] = 0.02
+    noise: Annotated[float, Range(least=0, most=2)] = 0.08  # largest standard deviation, in [-1, 1] units
+    brightness: Annotated[float, Range(least=0, most=2)] = 0.08  # largest change, in [-1, 1] units
+
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers that cannot be."""
+        check_ranges(self, "model.")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "JudgeTrainingConfig":

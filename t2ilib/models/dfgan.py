@@ -16,7 +16,7 @@ and does not use it: so do we, to read its files.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Text
 from t2ilib.models.layers import DownBlock, FusionUpBlock, MatchingHead
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
 from t2ilib.task import System
 
 
@@ -33,17 +34,19 @@ class DFGANConfig:
     """Hyper-parameters; the defaults are the paper's for birds, but for the penalty's norm, which is the released."""
 
     image_size: int = 256  # pixels; a power of two from 32 to 256
-    noise_dim: int = 100  # Z
-    embedding_dim: int = 256  # D, DAMSM's sentence feature
-    nf: int = 32  # channels at full size, doubled with every halving up to 8 nf
-    lr: float = 1e-4  # Adam, generator
-    discriminator_lr: float = 4e-4  # Adam, discriminator and head
-    betas: tuple[float, float] = (0.0, 0.9)  # Adam
-    batch_size: int = 32
-    ema: float = 0.0  # decay per step of the averaged generator; the paper keeps none
-    penalty: float = 2.0  # k of the matching-aware penalty; 0 switches it off
-    penalty_power: float = 6.0  # p
-    penalty_every: int = 1  # steps between two penalties, each then so many times as heavy; 4: lazy regularisation
+    noise_dim: Annotated[int, COUNT] = 100  # Z
+    embedding_dim: Annotated[int, COUNT] = 256  # D, DAMSM's sentence feature
+    nf: Annotated[int, COUNT] = 32  # channels at full size, doubled with every halving up to 8 nf
+    lr: Annotated[float, POSITIVE] = 1e-4  # Adam, generator
+    discriminator_lr: Annotated[float, POSITIVE] = 4e-4  # Adam, discriminator and head
+    betas: Annotated[tuple[float, float], SHARE] = (0.0, 0.9)  # Adam
+    batch_size: Annotated[int, BATCH] = 32
+    ema: Annotated[float, SHARE] = 0.0  # decay per step of the averaged generator; the paper keeps none
+    penalty: Annotated[float, WEIGHT] = 2.0  # k of the matching-aware penalty; 0 switches it off
+    penalty_power: Annotated[float, Range(least=2, most=100)] = 6.0  # p
+    penalty_every: Annotated[int, COUNT] = (
+        1  # steps between two penalties, each then so many times as heavy; 4: lazy regularisation
+    )
     summed_norms: bool = False  # the paper's penalty: norms of picture and sentence gradient added; released: joint
     two_way: bool = False  # an unconditional logit too, the design that one-way output replaces
 
@@ -51,13 +54,7 @@ class DFGANConfig:
         """Raise InputError for sizes that the networks cannot have."""
         if self.image_size not in (32, 64, 128, 256):
             raise InputError(f"image_size = {self.image_size}: DF-GAN draws 32, 64, 128 or 256 pixels")
-        for name in ("noise_dim", "embedding_dim", "nf", "penalty_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.penalty < 0 or self.penalty_power < 2:
-            raise InputError(
-                f"penalty = {self.penalty}, penalty_power = {self.penalty_power}: must be at least 0 and at least 2"
-            )
+        check_ranges(self, "model.")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "DFGANConfig":

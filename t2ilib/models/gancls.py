@@ -20,7 +20,7 @@ behaviour).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.layers import MinibatchSimilarity, TextProjection, initialise_dcgan
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
 from t2ilib.task import System
 
 
@@ -37,24 +38,22 @@ class DCGANSizes:
     """What decides the two networks, which WGAN shares."""
 
     image_size: int = 64  # pixels; 32 and 128 have one stage less and one more
-    noise_dim: int = 100  # Z
-    embedding_dim: int = 1024  # D, the char-CNN-RNN's sentence feature
-    projected_dim: int = 128  # P, the condition that each network makes of it
-    ngf: int = 64  # generator channels before the picture; doubled with every stage down to 4x4
-    ndf: int = 64  # discriminator channels after its first convolution; doubled with every stage
+    noise_dim: Annotated[int, COUNT] = 100  # Z
+    embedding_dim: Annotated[int, COUNT] = 1024  # D, the char-CNN-RNN's sentence feature
+    projected_dim: Annotated[int, COUNT] = 128  # P, the condition that each network makes of it
+    ngf: Annotated[int, COUNT] = 64  # generator channels before the picture; doubled with every stage down to 4x4
+    ndf: Annotated[int, COUNT] = 64  # discriminator channels after its first convolution; doubled with every stage
     text: bool = True  # False: vanilla, both networks ignore the sentence
     joint: bool = True  # 1x1 convolution over picture and text before the logit, as in the paper; released code: False
     batch_norm: bool = True  # in the discriminator; a critic with a gradient penalty per sample must not have it
     minibatch_discrimination: bool = False  # similarities within the batch help the discriminator see mode collapse
-    batch_size: int = 64
+    batch_size: Annotated[int, BATCH] = 64
 
     def __post_init__(self) -> None:
         """Raise InputError for sizes that the networks cannot have."""
         if self.image_size not in (32, 64, 128):
             raise InputError(f"image_size = {self.image_size}: these networks draw 32, 64 or 128 pixels")
-        for name in ("noise_dim", "embedding_dim", "projected_dim", "ngf", "ndf"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} = {getattr(self, name)}: must be at least 1")
+        check_ranges(self, "model.")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "DCGANSizes":
@@ -76,16 +75,16 @@ class DCGANSizes:
 class GANCLSConfig(DCGANSizes):
     """Hyper-parameters; the defaults are the stabilised reimplementation's, but for `joint`."""
 
-    lr: float = 2e-4  # Adam, both networks
-    betas: tuple[float, float] = (0.5, 0.999)  # Adam
-    ema: float = 0.0  # decay per step of the averaged generator; paper and reimplementation keep none
-    smoothing: float = 0.9  # label of real pairs; paper 1
-    feature_matching: float = 100.0  # weight; paper 0
-    l1: float = 50.0  # weight; paper 0
+    lr: Annotated[float, POSITIVE] = 2e-4  # Adam, both networks
+    betas: Annotated[tuple[float, float], SHARE] = (0.5, 0.999)  # Adam
+    ema: Annotated[float, SHARE] = 0.0  # decay per step of the averaged generator; paper and reimplementation keep none
+    smoothing: Annotated[float, Range(above=0.5, most=1)] = 0.9  # label of real pairs; paper 1
+    feature_matching: Annotated[float, WEIGHT] = 100.0  # weight; paper 0
+    l1: Annotated[float, WEIGHT] = 50.0  # weight; paper 0
     mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
     halve_negatives: bool = False  # paper True
     interpolation: bool = False  # GAN-INT: the generator also answers captions between two captions
-    beta: float = 0.5  # GAN-INT: share of the first caption
+    beta: Annotated[float, Range(least=0, most=1)] = 0.5  # GAN-INT: share of the first caption
 
 
 class Generator(nn.Module):

@@ -17,7 +17,7 @@ critic update serve the generator, too.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.gancls import DCGANSizes, Discriminator, Generator
+from t2ilib.settings import POSITIVE, SHARE, WEIGHT, Range
 from t2ilib.task import System
 
 
@@ -33,29 +34,32 @@ from t2ilib.task import System
 class WGANConfig(DCGANSizes):
     """Hyper-parameters; the defaults are the stabilised reimplementation's, but for `joint` and `halve_negatives`."""
 
-    lr: float = 2e-4  # both networks; WGAN's paper 5e-5, WGAN-GP's 1e-4
-    betas: tuple[float, float] = (0.5, 0.999)  # Adam; WGAN-GP's paper (0, 0.9)
+    lr: Annotated[float, POSITIVE] = 2e-4  # both networks; WGAN's paper 5e-5, WGAN-GP's 1e-4
+    betas: Annotated[tuple[float, float], SHARE] = (0.5, 0.999)  # Adam; WGAN-GP's paper (0, 0.9)
     rmsprop: bool = False  # RMSProp in place of Adam, as in WGAN's paper
-    ema: float = 0.0  # decay per step of the averaged generator; papers and reimplementation keep none
-    clip: float = 0.01  # the critic's weights stay within plus and minus this, where there is no penalty
-    penalty: float = 0.0  # weight of the gradient penalty, 10 in WGAN-GP's paper; it replaces clipping
+    ema: Annotated[float, SHARE] = (
+        0.0  # decay per step of the averaged generator; papers and reimplementation keep none
+    )
+    clip: Annotated[float, Range(above=0)] = (
+        0.01  # the critic's weights stay within plus and minus this, where there is no penalty
+    )
+    penalty: Annotated[float, WEIGHT] = (
+        0.0  # weight of the gradient penalty, 10 in WGAN-GP's paper; it replaces clipping
+    )
     per_pixel: bool = False  # the reimplementation's penalty: a norm per pixel, not per picture
     penalise_mismatched: bool = True  # with CLS, between matched and mismatched pictures, too; reimplementation: False
-    critic_steps: int = 5  # critic updates for each of the generator's
-    warm_critic_steps: int = 100  # the same in the first `warm_steps` generator steps, and in every `refresh_every`th
-    warm_steps: int = 25
-    refresh_every: int = 500  # 0: never
+    critic_steps: Annotated[int, Range(least=1, most=10_000)] = 5  # critic updates for each of the generator's
+    warm_critic_steps: Annotated[int, Range(least=1, most=10_000)] = (
+        100  # the same in the first `warm_steps` generator steps, and in every `refresh_every`th
+    )
+    warm_steps: Annotated[int, Range(least=0)] = 25
+    refresh_every: Annotated[int, Range(least=0)] = 500  # 0: never
     mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
     halve_negatives: bool = True  # half of each kind of negative: the score's zero does not matter; released False
 
     def __post_init__(self) -> None:
         """Raise InputError for sizes and schedules that cannot be, and for a penalty with batch normalisation."""
         super().__post_init__()
-        for name, least in {"critic_steps": 1, "warm_critic_steps": 1, "warm_steps": 0, "refresh_every": 0}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} = {getattr(self, name)}: must be at least {least}")
-        if self.penalty < 0 or not self.clip > 0:
-            raise InputError(f"penalty = {self.penalty}, clip = {self.clip}: must be at least 0, and above 0")
         for name in ("batch_norm", "minibatch_discrimination"):
             if self.penalty and getattr(self, name):
                 raise InputError(f"penalty: with {name} a sample's score depends on its batch; set {name}: false")

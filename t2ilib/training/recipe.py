@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from t2ilib import settings
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
+from t2ilib.settings import COUNT, WEIGHT, Range, check_ranges
 
 RECIPES = ROOT / "notebooks" / "recipes"
 SEEDS = 2**32  # how many there are
@@ -22,13 +23,23 @@ class DataSettings:
     """Which pictures a run reads, and what happens to each when it is shown."""
 
     source: str = "toy"  # "toy", a packed set, a folder or zip with metadata.jsonl, or CUB in AttnGAN's layout
-    size: int = 64  # side of the stored pictures, pixels
+    size: Annotated[int, Range(least=8, most=1024)] = 64  # side of the stored pictures, pixels
     split: str = "train"  # split that is trained on
     reference: str = "test"  # split whose captions are drawn and whose pictures the metrics compare with
-    crop: int = 0  # side of random crops of them; 0: whole pictures (DF-GAN: 256 of pictures stored at 304)
+    crop: Annotated[int, Range(least=0, most=1024)] = (
+        0  # side of random crops of them; 0: whole pictures (DF-GAN: 256 of pictures stored at 304)
+    )
     flip: bool = True  # mirror half of the pictures
-    shift: int = 0  # pixels by which a picture is moved at most, either way
+    shift: Annotated[int, Range(least=0, most=1024)] = 0  # pixels by which a picture is moved at most, either way
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of t2ilib.data.load
+
+    def __post_init__(self):
+        check_ranges(self, "data.")
+        if self.crop > self.size or self.shift >= self.side:
+            raise InputError(
+                f"data.size = {self.size}, data.crop = {self.crop}, data.shift = {self.shift}: crops must fit into "
+                "the pictures, and shifts be smaller than what is shown"
+            )
 
     @property
     def side(self) -> int:
@@ -48,56 +59,51 @@ class EncoderSettings:
 class ClipSettings:
     """The CLIP loss of the generator, by the encoder of the role "clip"; see t2ilib.encoders.guidance."""
 
-    weight: float = 0.0  # lambda; 0: none (CLIP-enhanced DF-GAN: 0.01)
-    start: int = 0  # generator steps before it begins
-    ramp: int = 0  # generator steps over which its weight then rises
-    crops: int = 0  # random crops that are scored beside the whole picture
+    weight: Annotated[float, Range(least=0, most=1e4)] = 0.0  # lambda; 0: none (CLIP-enhanced DF-GAN: 0.01)
+    start: Annotated[int, Range(least=0)] = 0  # generator steps before it begins
+    ramp: Annotated[int, Range(least=0)] = 0  # generator steps over which its weight then rises
+    crops: Annotated[int, Range(least=0, most=64)] = 0  # random crops that are scored beside the whole picture
     released: bool = False  # as the released code computes it: a constant without gradient
+
+    def __post_init__(self):
+        check_ranges(self, "clip.")
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How a system is measured, by the encoder of the role "judge"."""
 
-    n: int = 1000  # pictures, one caption each; the literature's is 30,000
-    truncation: float = 0.0  # of the noise (DF-GAN's protocol: 0.88); 0: plain normal noise
+    n: Annotated[int, Range(least=2, most=10_000_000)] = 1000  # pictures, one caption each; the literature's is 30,000
+    truncation: Annotated[float, Range(least=0, most=100)] = (
+        0.0  # of the noise (DF-GAN's protocol: 0.88); 0: plain normal noise
+    )
 
     def __post_init__(self):
-        if self.truncation < 0:
-            raise InputError(f"evaluation.truncation: {self.truncation} must not be negative; 0 is plain normal noise")
-        if self.n < 2:
-            raise InputError(f"evaluation.n: {self.n} must be at least 2")
+        check_ranges(self, "evaluation.")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How long a run trains, and what it writes meanwhile."""
 
-    steps: int = 1000  # generator steps, or steps of the one network
-    seed: int = 0  # weights, batches, noise
+    steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
+    seed: Annotated[int, Range(least=0, below=SEEDS)] = 0  # weights, batches, noise
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
     deterministic: bool = False  # CUDA only: reproducible cuDNN kernels, slower; a CPU always reproduces
-    gradient_clip: float = 0.0  # largest gradient norm; 0 switches clipping off
+    gradient_clip: Annotated[float, WEIGHT] = 0.0  # largest gradient norm; 0 switches clipping off
     non_finite: str = "stop"  # "stop" the run at a loss that is not finite, or "skip" the update and count it
-    log_every: int = 20  # steps per record
-    sample_every: int = 500  # steps per grid of fixed captions and noise
-    checkpoint_every: int = 500  # steps per checkpoint; the last two are kept
-    evaluate_every: int = 0  # steps per evaluation; 0: only at the end
+    log_every: Annotated[int, COUNT] = 20  # steps per record
+    sample_every: Annotated[int, COUNT] = 500  # steps per grid of fixed captions and noise
+    checkpoint_every: Annotated[int, COUNT] = 500  # steps per checkpoint; the last two are kept
+    evaluate_every: Annotated[int, Range(least=0)] = 0  # steps per evaluation; 0: only at the end
 
     def __post_init__(self):
         for name, allowed in {"precision": ("auto", "fp32", "bf16"), "non_finite": ("stop", "skip")}.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"training.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
-        for name in ("steps", "log_every", "sample_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name}: {getattr(self, name)} must be at least 1")
-        for name in ("seed", "gradient_clip", "evaluate_every"):
-            if getattr(self, name) < 0:
-                raise InputError(f"training.{name}: {getattr(self, name)} must not be negative")
-        if self.seed >= SEEDS:
-            raise InputError(f"training.seed: {self.seed} must be below {SEEDS}")
+        check_ranges(self, "training.")
         for name in ("sample_every", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < self.steps and getattr(self, name) % self.log_every:
                 raise InputError(

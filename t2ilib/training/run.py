@@ -100,7 +100,9 @@ class Run:
             raise InputError(f"{path}: damaged ({error}); remove it, the checkpoints are enough to go on") from None
         for number, record in enumerate(found, 1):
             if not isinstance(record, dict) or type(record.get("step")) is not int:
-                raise InputError(f"{path}: line {number} is no record; remove the file, the checkpoints are enough to go on")
+                raise InputError(
+                    f"{path}: line {number} is no record; remove the file, the checkpoints are enough to go on"
+                )
         return found
 
     def append(self, record: Mapping) -> None:

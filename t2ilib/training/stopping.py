@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_loops: list[list[int]] = []  # for each loop that must not be left in the middle of a step: the signals that wait for it
+_loops: list[list[int]] = []  # for each loop that must not be left within a step: the signals that wait for it
 
 
-class Stopped(Exception):  # noqa: N818, no error
+class Stopped(Exception):
     """A signal has ended what was under way, in order; `number` is its number."""
 
     def __init__(self, number: int):

@@ -261,7 +261,7 @@ class Blind:
 
 @pytest.mark.parametrize("name", ["weight", "start", "ramp", "crops"])
 def test_negative_numbers_are_named(encoder, name):
-    with pytest.raises(InputError, match=rf"clip\.{name}: -1 must not be negative"):
+    with pytest.raises(InputError, match=rf"clip\.{name} = -1: must be at least 0"):
         ClipGuidance(encoder, **{name: -1})
 
 

@@ -41,7 +41,9 @@ def one_step(module, optimizer, step):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_optimizer_continues_exactly_in_either_memory_layout(tmp_path, layout):
     module, optimizer = trained(layout)
-    write_checkpoint(tmp_path / "c", {**module.state_dict(), **flatten_optimizer("g", optimizer)}, {"step": 3, "recipe": {}})
+    write_checkpoint(
+        tmp_path / "c", {**module.state_dict(), **flatten_optimizer("g", optimizer)}, {"step": 3, "recipe": {}}
+    )
     tensors, about = read_checkpoint(tmp_path / "c")
     assert about == {"step": 3, "recipe": {}}
     copy = nn.Conv2d(3, 4, 3).to(memory_format=layout)
@@ -122,7 +124,11 @@ def test_networks_take_only_what_fits_them(tmp_path):
     net = nn.BatchNorm1d(2)
     whole = {f"net.{key}": value for key, value in net.state_dict().items()}
     load_module(net, "net", whole, tmp_path)
-    for change in (torch.full((2,), torch.nan), torch.zeros(2, dtype=torch.int8), torch.zeros(2, dtype=torch.complex64)):
+    for change in (
+        torch.full((2,), torch.nan),
+        torch.zeros(2, dtype=torch.int8),
+        torch.zeros(2, dtype=torch.complex64),
+    ):
         with pytest.raises(InputError, match=r"net\.weight is"):
             load_module(net, "net", whole | {"net.weight": change}, tmp_path)
     with pytest.raises(InputError, match=r"num_batches_tracked is float32, not int64"):
@@ -139,7 +145,9 @@ def test_a_flipped_bit_is_found(tmp_path):
             read_checkpoint(path)
 
 
-@pytest.mark.parametrize("about", [[], {}, {"step": 1}, {"recipe": {}}, {"step": "1"}, {"step": True}, {"step": -1}, None])
+@pytest.mark.parametrize(
+    "about", [[], {}, {"step": 1}, {"recipe": {}}, {"step": "1"}, {"step": True}, {"step": -1}, None]
+)
 def test_a_checkpoint_says_its_step_and_recipe(tmp_path, about):
     path = tmp_path / "c.safetensors"
     save_file({"x": torch.ones(1)}, path, metadata={"t2ilib": json.dumps(about)})

@@ -52,7 +52,8 @@ def test_any_training_process_can_be_stopped(tmp_path, other):
 
 
 def test_looking_does_not_disturb_who_starts(tmp_path):
-    script = "import sys\nfrom pathlib import Path\nfrom t2ilib.training.lock import held\nwhile True: held(Path(sys.argv[1]))"
+    script = "import sys\nfrom pathlib import Path\nfrom t2ilib.training.lock import held\n"
+    script += "while True:\n    held(Path(sys.argv[1]))\n"
     (tmp_path / "process").touch()
     lookers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
     try:

@@ -65,7 +65,7 @@ def test_arguments_win_over_yaml_and_yaml_over_defaults(tmp_path):
         ("task: dfgan\nclip: {start: 1.5}\n", "clip: start: 1.5 is not of type int"),
         ("task: dfgan\nclip: {released: 1}\n", "clip: released: 1 is not of type bool"),
         ("task: dfgan\nevaluation: {truncate: 0.88}\n", "evaluation: unknown key truncate; known are n, truncation"),
-        ("task: dfgan\nevaluation: {n: 1}\n", "evaluation.n: 1 must be at least 2"),
+        ("task: dfgan\nevaluation: {n: 1}\n", "evaluation.n = 1: must be at least 2"),
         ("task: dfgan\nencoders: {text: {name: 3}}\n", "encoders.text: name: 3 is not of type str"),
         ("task: dfgan\nencoders: {text: toy-clip}\n", "encoders.text: 'toy-clip' is not a mapping"),
         ("task: dfgan\nencoders: {text: {encoder: x}}\n", "encoders.text: unknown key encoder; known are name"),
@@ -213,5 +213,5 @@ def test_the_stabilised_reimplementations_values_are_called_so():
 
 
 def test_negative_truncation_is_refused_before_anything_is_trained():
-    with pytest.raises(InputError, match=r"evaluation\.truncation: -0\.5"):
+    with pytest.raises(InputError, match=r"evaluation\.truncation = -0\.5"):
         load_recipe("dfgan_toy", **{"evaluation.truncation": -0.5})

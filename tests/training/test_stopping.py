@@ -92,7 +92,9 @@ def test_what_fails_after_a_checkpoint_is_done_again_by_the_next_run(tmp_path, h
 
 def test_a_run_whose_last_step_was_measured_is_not_measured_again(tmp_path):
     list(train(small(), SmallBatches(), SETTINGS, run_in(tmp_path)))
-    again = train(small(), SmallBatches(), SETTINGS, run_in(tmp_path), evaluate=lambda *_: pytest.fail("measured again"))
+    again = train(
+        small(), SmallBatches(), SETTINGS, run_in(tmp_path), evaluate=lambda *_: pytest.fail("measured again")
+    )
     assert list(again) == []
 
 
