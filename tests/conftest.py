@@ -18,3 +18,25 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real photographs are not here ({SHARED_DATA.name} folder beside the repository)")
     return SHARED_DATA
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Count how the hostile inputs of `tests/hostile` were answered, by class."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    tried = [
+        value
+        for report in reports
+        if report.when == "call"
+        for key, value in report.user_properties
+        if key == "hostile"
+    ]
+    if not tried:
+        return
+    answers = list(dict.fromkeys(answer for _, answer in tried))
+    terminalreporter.section("hostile inputs")
+    for kind in dict.fromkeys(kind for kind, _ in tried):
+        own = [answer for other, answer in tried if other == kind]
+        counts = ", ".join(f"{own.count(answer)} {answer}" for answer in answers if answer in own)
+        terminalreporter.write_line(f"{kind}: {len(own)} tried, {counts}")
+    totals = ", ".join(f"{sum(answer == one for _, one in tried)} {answer}" for answer in answers)
+    terminalreporter.write_line(f"all: {len(tried)} tried, {totals}")

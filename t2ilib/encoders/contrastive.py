@@ -36,7 +36,7 @@ from t2ilib.encoders.retrieval import retrieval
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
-from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
 
 WORD_SCALE = 14.0  # vectors are of unit length: what the linear layer sees of them is not
@@ -47,18 +47,18 @@ class ClipConfig:
     """Networks and training of a small CLIP; the paper's values are those of its ViT-B/32 on 400 million pairs."""
 
     name: str = "clip"  # enters file names and reports
-    embed_dim: Annotated[int, COUNT] = 128  # length of the shared vectors; paper 512
-    image_size: Annotated[int, COUNT] = 64  # pixels; paper 224
-    patch_size: Annotated[int, COUNT] = 8  # pixels; paper 32
-    image_width: Annotated[int, COUNT] = 128  # channels of the picture transformer; paper 768
-    image_layers: Annotated[int | tuple[int, ...], COUNT] = (
+    embed_dim: Annotated[int, WIDTH] = 128  # length of the shared vectors; paper 512
+    image_size: Annotated[int, WIDTH] = 64  # pixels; paper 224
+    patch_size: Annotated[int, WIDTH] = 8  # pixels; paper 32
+    image_width: Annotated[int, WIDTH] = 128  # channels of the picture transformer; paper 768
+    image_layers: Annotated[int | tuple[int, ...], WIDTH] = (
         4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
     )
     stem: Annotated[
-        tuple[int, ...], COUNT
+        tuple[int, ...], WIDTH
     ] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
-    text_width: Annotated[int, COUNT] = 128  # channels of the text transformer; paper 512
-    text_layers: Annotated[int, COUNT] = 2  # its blocks; paper 12
+    text_width: Annotated[int, WIDTH] = 128  # channels of the text transformer; paper 512
+    text_layers: Annotated[int, WIDTH] = 2  # its blocks; paper 12
     context_length: Annotated[int, Range(least=3, most=10_000)] = (
         48  # tokens a caption, start and end included; paper 77
     )

@@ -25,7 +25,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Text
 from t2ilib.models.layers import DownBlock, FusionUpBlock, MatchingHead
-from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import System
 
 
@@ -34,9 +34,9 @@ class DFGANConfig:
     """Hyper-parameters; the defaults are the paper's for birds, but for the penalty's norm, which is the released."""
 
     image_size: int = 256  # pixels; a power of two from 32 to 256
-    noise_dim: Annotated[int, COUNT] = 100  # Z
-    embedding_dim: Annotated[int, COUNT] = 256  # D, DAMSM's sentence feature
-    nf: Annotated[int, COUNT] = 32  # channels at full size, doubled with every halving up to 8 nf
+    noise_dim: Annotated[int, WIDTH] = 100  # Z
+    embedding_dim: Annotated[int, WIDTH] = 256  # D, DAMSM's sentence feature
+    nf: Annotated[int, WIDTH] = 32  # channels at full size, doubled with every halving up to 8 nf
     lr: Annotated[float, POSITIVE] = 1e-4  # Adam, generator
     discriminator_lr: Annotated[float, POSITIVE] = 4e-4  # Adam, discriminator and head
     betas: Annotated[tuple[float, float], SHARE] = (0.0, 0.9)  # Adam

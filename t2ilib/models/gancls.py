@@ -29,7 +29,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.layers import MinibatchSimilarity, TextProjection, initialise_dcgan
-from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, Range, check_ranges
+from t2ilib.settings import BATCH, POSITIVE, SHARE, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import System
 
 
@@ -38,11 +38,11 @@ class DCGANSizes:
     """What decides the two networks, which WGAN shares."""
 
     image_size: int = 64  # pixels; 32 and 128 have one stage less and one more
-    noise_dim: Annotated[int, COUNT] = 100  # Z
-    embedding_dim: Annotated[int, COUNT] = 1024  # D, the char-CNN-RNN's sentence feature
-    projected_dim: Annotated[int, COUNT] = 128  # P, the condition that each network makes of it
-    ngf: Annotated[int, COUNT] = 64  # generator channels before the picture; doubled with every stage down to 4x4
-    ndf: Annotated[int, COUNT] = 64  # discriminator channels after its first convolution; doubled with every stage
+    noise_dim: Annotated[int, WIDTH] = 100  # Z
+    embedding_dim: Annotated[int, WIDTH] = 1024  # D, the char-CNN-RNN's sentence feature
+    projected_dim: Annotated[int, WIDTH] = 128  # P, the condition that each network makes of it
+    ngf: Annotated[int, WIDTH] = 64  # generator channels before the picture; doubled with every stage down to 4x4
+    ndf: Annotated[int, WIDTH] = 64  # discriminator channels after its first convolution; doubled with every stage
     text: bool = True  # False: vanilla, both networks ignore the sentence
     joint: bool = True  # 1x1 convolution over picture and text before the logit, as in the paper; released code: False
     batch_norm: bool = True  # in the discriminator; a critic with a gradient penalty per sample must not have it
