@@ -37,7 +37,8 @@ class Range:
         return " and ".join(f"{word} {bound:,}" for word, bound in known.items())
 
 
-COUNT, WIDTH = Range(least=1, most=10**9), Range(least=1, most=10_000)  # of steps; of channels, lengths and layers
+STEPS, COUNT = Range(least=0, most=10**9), Range(least=1, most=10**9)  # the former may be none
+WIDTH = Range(least=1, most=10_000)  # channels, lengths, layers
 SHARE, POSITIVE = Range(least=0, below=1), Range(above=0, most=1e6)
 WEIGHT, BATCH = Range(least=0, most=1e6), Range(least=2, most=1_000_000)
 

@@ -36,7 +36,7 @@ from t2ilib.encoders.retrieval import retrieval
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
-from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, WEIGHT, WIDTH, Range, check_ranges
+from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, STEPS, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
 
 WORD_SCALE = 14.0  # vectors are of unit length: what the linear layer sees of them is not
@@ -70,13 +70,13 @@ class ClipConfig:
     exchanged: Annotated[int, Range(least=0, most=100)] = (
         0  # captions beside each that have one word wrong (exchange.py); paper 0
     )
-    words_first: Annotated[int, Range(least=0)] = (
+    words_first: Annotated[int, STEPS] = (
         0  # first steps, whose only loss is that of the words which captions use; paper 0
     )
     word_loss: Annotated[float, WEIGHT] = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
     parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
     lr: Annotated[float, POSITIVE] = 1e-3  # peak; paper 5e-4
-    warmup: Annotated[int, Range(least=0)] = 100  # steps of linear rise, then a cosine to zero; paper 2,000
+    warmup: Annotated[int, STEPS] = 100  # steps of linear rise, then a cosine to zero; paper 2,000
     betas: Annotated[tuple[float, float], SHARE] = (0.9, 0.98)  # of AdamW; the paper's
     weight_decay: Annotated[float, WEIGHT] = 0.1  # on matrices, not on gains, biases and the temperature; paper 0.2
     patch_dropout: Annotated[float, SHARE] = 0.0  # share of patches left out while training; paper 0

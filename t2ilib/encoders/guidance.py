@@ -15,7 +15,7 @@ from t2ilib.encoders.encoder import PictureEncoder, sees
 from t2ilib.errors import InputError
 from t2ilib.features import Batch
 from t2ilib.pictures import resized
-from t2ilib.settings import Range, check_ranges
+from t2ilib.settings import STEPS, Range, check_ranges
 
 SMALLEST_CROP = 0.7  # of the side; smaller ones lose the parts that a caption names
 
@@ -26,8 +26,8 @@ class ClipGuidance:
 
     encoder: PictureEncoder  # frozen, on the device of the pictures
     weight: Annotated[float, Range(least=0, most=1e4)] = 0.01  # lambda
-    start: Annotated[int, Range(least=0)] = 0  # generator steps without it
-    ramp: Annotated[int, Range(least=0)] = 0  # generator steps over which the weight then rises to `weight`
+    start: Annotated[int, STEPS] = 0  # generator steps without it
+    ramp: Annotated[int, STEPS] = 0  # generator steps over which the weight then rises to `weight`
     crops: Annotated[int, Range(least=0, most=64)] = (
         0  # random crops scored beside the whole picture: harder to fool than one fixed view
     )

@@ -26,7 +26,7 @@ from t2ilib import losses
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Fakes, Needs, Text
 from t2ilib.models.gancls import DCGANSizes, Discriminator, Generator
-from t2ilib.settings import POSITIVE, SHARE, WEIGHT, Range
+from t2ilib.settings import POSITIVE, SHARE, STEPS, WEIGHT, Range
 from t2ilib.task import System
 
 
@@ -40,7 +40,7 @@ class WGANConfig(DCGANSizes):
     ema: Annotated[float, SHARE] = (
         0.0  # decay per step of the averaged generator; papers and reimplementation keep none
     )
-    clip: Annotated[float, Range(above=0)] = (
+    clip: Annotated[float, POSITIVE] = (
         0.01  # the critic's weights stay within plus and minus this, where there is no penalty
     )
     penalty: Annotated[float, WEIGHT] = (
@@ -52,8 +52,8 @@ class WGANConfig(DCGANSizes):
     warm_critic_steps: Annotated[int, Range(least=1, most=10_000)] = (
         100  # the same in the first `warm_steps` generator steps, and in every `refresh_every`th
     )
-    warm_steps: Annotated[int, Range(least=0)] = 25
-    refresh_every: Annotated[int, Range(least=0)] = 500  # 0: never
+    warm_steps: Annotated[int, STEPS] = 25
+    refresh_every: Annotated[int, STEPS] = 500  # 0: never
     mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives
     halve_negatives: bool = True  # half of each kind of negative: the score's zero does not matter; released False
 

@@ -10,7 +10,7 @@ import yaml
 from t2ilib import settings
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.settings import COUNT, WEIGHT, Range, check_ranges
+from t2ilib.settings import COUNT, STEPS, WEIGHT, Range, check_ranges
 
 RECIPES = ROOT / "notebooks" / "recipes"
 SEEDS = 2**32  # how many there are
@@ -60,8 +60,8 @@ class ClipSettings:
     """The CLIP loss of the generator, by the encoder of the role "clip"; see t2ilib.encoders.guidance."""
 
     weight: Annotated[float, Range(least=0, most=1e4)] = 0.0  # lambda; 0: none (CLIP-enhanced DF-GAN: 0.01)
-    start: Annotated[int, Range(least=0)] = 0  # generator steps before it begins
-    ramp: Annotated[int, Range(least=0)] = 0  # generator steps over which its weight then rises
+    start: Annotated[int, STEPS] = 0  # generator steps before it begins
+    ramp: Annotated[int, STEPS] = 0  # generator steps over which its weight then rises
     crops: Annotated[int, Range(least=0, most=64)] = 0  # random crops that are scored beside the whole picture
     released: bool = False  # as the released code computes it: a constant without gradient
 
@@ -97,7 +97,7 @@ class TrainingSettings:
     log_every: Annotated[int, COUNT] = 20  # steps per record
     sample_every: Annotated[int, COUNT] = 500  # steps per grid of fixed captions and noise
     checkpoint_every: Annotated[int, COUNT] = 500  # steps per checkpoint; the last two are kept
-    evaluate_every: Annotated[int, Range(least=0)] = 0  # steps per evaluation; 0: only at the end
+    evaluate_every: Annotated[int, STEPS] = 0  # steps per evaluation; 0: only at the end
 
     def __post_init__(self):
         for name, allowed in {"precision": ("auto", "fp32", "bf16"), "non_finite": ("stop", "skip")}.items():
