@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from forked import ACCEPTED, REFUSED, Answer, Forked
 
 SYSTEM = ("--set", "model.ngf=4", "--set", "model.ndf=4", "--set", "model.batch_size=4", "--set", "data.size=32")
-SHORT = ("--set", "training.sample_every=0", "--set", "training.evaluate_every=0")
+SHORT = ("--set", "training.sample_every=1000", "--set", "training.log_every=1", "--set", "evaluation.n=4")
 
 
 @pytest.fixture(scope="session")

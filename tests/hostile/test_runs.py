@@ -166,7 +166,7 @@ def test_results_that_are_none(value, tmp_path, run, request):
     from t2ilib.comparison import open_finished
     from t2ilib.errors import InputError
 
-    (run / "results").mkdir()
+    (run / "results").mkdir(exist_ok=True)
     (run / "results" / "evaluation-1.json").write_text(json.dumps(value))
     with pytest.raises(InputError) as error:
         open_finished(run)
