@@ -23,7 +23,7 @@ TINY = {
     "training.log_every": 1,
     "training.sample_every": 4,
     "training.checkpoint_every": 2,
-    "training.evaluate_every": 0,
+    "training.evaluate_every": 4,
     "evaluation.n": 8,
 }
 

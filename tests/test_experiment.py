@@ -35,7 +35,7 @@ TINY = {
     "training.log_every": 2,
     "training.sample_every": 2,
     "training.checkpoint_every": 2,
-    "training.evaluate_every": 0,
+    "training.evaluate_every": 4,
     "evaluation.n": 24,
 }
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
@@ -473,7 +473,7 @@ def test_export_of_an_unfinished_encoder_is_refused(tmp_path):
     [
         (["train", "gancls", "--set", "training.stepz=3"], "unknown key stepz"),
         (["train", "gancls", "--set", "model.image_size=32", "--folder", "runs/none"], "model.image_size = 32"),
-        (["train", "stylegan"], "no such recipe"),
+        (["train", "stylegan"], "stylegan: no such system; choose among gancls"),
         (["figures", "nothing"], "nothing: no such figure"),
         (["course", "--scale", "huge"], "scale huge: choose among"),
         (["train", "dfgan", "--recipe", "gancls_toy"], "is a recipe of gancls"),
@@ -543,7 +543,7 @@ def test_bad_values_are_named_before_anything_is_written(task, change, message, 
 )
 def test_other_data_leave_the_options_of_the_recipe_s_own_behind(more, options, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr("t2ilib.cli._train", lambda recipe, folder: given.append(recipe))
+    monkeypatch.setattr("t2ilib.commands.training._train", lambda recipe, *_: given.append(recipe))
     command = ["train", "dfgan", "--recipe", "dfgan_cub100", "--folder", str(tmp_path), *more]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert given[0].data.options == options
