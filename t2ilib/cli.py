@@ -208,9 +208,11 @@ def main() -> None:
             raise
         _fail(f"{error.filename or 'a file'}: {error.strerror}; what was written before is safe")
     except Exception as error:
-        if not hasattr(error, "format_message") or not error.format_message():  # else a misspelt command or option
+        if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()} (t2i --help, t2i COMMAND --help)")
+        if said := error.format_message():  # a misspelt command or option
+            _fail(f"{said} (t2i --help, t2i COMMAND --help)")
+        sys.exit(2)  # no command at all, after the help
 
 
 def _fail(message: str) -> None:

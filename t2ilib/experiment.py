@@ -83,9 +83,9 @@ def fit(
     """
     check(recipe)
     folder = Path(folder)
-    if folder.is_dir() and {path.name for path in folder.iterdir()} - {PROCESS}:
-        if not (folder / "config.yaml").is_file():
-            raise InputError(f"{folder}: holds files that are of no run; choose another folder")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there - {PROCESS} and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: holds files that are of no run; choose another folder")
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
     system, grids = build(recipe, found), {}

@@ -42,6 +42,8 @@ def train(
     settings = load_recipe(recipe, **overrides)
     if settings.task != task:
         raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")
+    if recipe.endswith((".yaml", ".yml")):  # one's own: what it names lies here, too
+        settings = settings.override(**{"data.source": _as_seen_from_here(settings.data.source)})
     check(settings)
     _train(settings, folder or RUNS / Path(recipe).stem, processes, device)
 

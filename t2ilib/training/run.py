@@ -157,7 +157,7 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be written ({error.strerror}); checkpoints are safe; make room, and go on from the last"
+                f"{path}: cannot be written ({error.strerror}); checkpoints are safe; make room, the run goes on"
             ) from error
 
     def forget_after(self, step: int) -> None:

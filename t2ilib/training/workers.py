@@ -96,7 +96,7 @@ def log_of(run: Run, rank: int) -> Path:
 
 def end_with_parent() -> None:
     """End this process soon after the one that started it as a worker: with a checkpoint if it can."""
-    parent = int(os.environ.get(PARENT, 0))
+    parent = int(os.environ.get(PARENT, "0"))
 
     def watch() -> None:
         while os.getppid() == parent:
