@@ -197,6 +197,16 @@ def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
         list(experiment.run_recipe(bad, tmp_path / "bad"))
 
 
+def test_a_runs_own_encoder_is_trained_under_a_bar_and_kept_without_any_evaluation(tmp_path, capsys):
+    off = {"training.evaluate_every": 0}
+    recipe = load_recipe("gancls_toy", **TINY | off, **{"encoders.text": contrastive(**off)})
+    records = list(experiment.run_recipe(recipe, tmp_path / "own"))
+    assert "text encoder: 100%" in capsys.readouterr().err.replace("\r", "\n")
+    assert not any(name.startswith("metric/") for name in records[-1])
+    assert not (tmp_path / "own" / "results").exists()
+    assert (tmp_path / "own" / "encoders" / "text" / "model.safetensors").is_file()
+
+
 def test_encoder_whose_training_was_stopped_is_trained_to_its_end(tmp_path, monkeypatch):
     recipe = load_recipe("gancls_toy", **TINY, **{"encoders.text": contrastive()})
     whole = tmp_path / "whole"

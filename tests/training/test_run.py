@@ -1,5 +1,6 @@
 """What a run folder says of itself: how recipes differ, what is done, what is gone, what is damaged."""
 
+import resource
 import shutil
 
 import pytest
@@ -132,3 +133,19 @@ def test_who_takes_the_lock_sweeps_what_killed_writers_left(tmp_path):
         assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
     with writing(tmp_path):  # no run: whatever lies here is somebody else's
         assert kept[-1].exists()
+
+
+def test_a_run_without_room_for_records_goes_on_when_there_is(tmp_path):
+    """The disk is full when step 6 is recorded; steps 5 and 6 are done again."""
+    expected = list(train(small(), SmallBatches(), SETTINGS))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(InputError, match=r"records\.jsonl: cannot be written .*checkpoints are safe"):
+            for record in train(small(), SmallBatches(), SETTINGS, run_in(tmp_path)):
+                if record["step"] == 4:
+                    room = (tmp_path / "records.jsonl").stat().st_size + 9
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    list(train(small(), SmallBatches(), SETTINGS, run_in(tmp_path)))
+    assert [record["images"] for record in Run(tmp_path).records()] == [record["images"] for record in expected]
