@@ -37,7 +37,7 @@ def room_for(count):
 
 
 def encoded(folder):
-    birds = toy_birds(size=16, train=4, validation=1, test=1)
+    birds = toy_birds(size=32, train=4, validation=1, test=1)
     encoders.encode_dataset(encoders.load_encoder("toy-clip"), birds, cache_folder=folder)
 
 

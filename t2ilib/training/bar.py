@@ -36,13 +36,12 @@ def telling(what: str) -> Iterator[None]:
     if bar is None:
         yield
         return
-    before = bar.desc
-    bar.set_description(f"{before}{what} ...")
+    before = (bar.desc or "").removesuffix(": ")
+    bar.set_description(f"{before}: {what} ..." if before else f"{what} ...")
     try:
         yield
     finally:
-        bar.desc = before
-        bar.refresh()
+        bar.set_description(before or None)
 
 
 def say(line: str) -> None:

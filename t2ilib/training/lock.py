@@ -4,6 +4,7 @@ The lock ends with the last process that holds the file open, however it ends; a
 another process. `launch` takes the lock for the process that it starts.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -67,7 +68,9 @@ def sign(file: IO, number: int) -> None:
     """Write the number of the process that holds the lock."""
     try:
         os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), str(number).encode())
+        told = str(number).encode()
+        if os.write(file.fileno(), told) < len(told):  # half a number would be another process
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise InputError(f"{file.name}: cannot be written ({error.strerror}); no step was taken; make room") from error
 

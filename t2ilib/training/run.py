@@ -8,6 +8,8 @@ checkpoints/       the last two
 results/           one JSON file per evaluation
 encoders/          by role: the run folders of encoders that were trained for this run
 tensorboard/       the same records for TensorBoard
+process            locked by the process that trains here, and its number (see lock.py)
+log.txt            what a process in the background printed, the first of several; log_1.txt and so on: the others
 """
 
 import json

@@ -62,7 +62,7 @@ def test_a_device_of_several_processes_is_their_own(tmp_path):
     ("arguments", "told"),
     [
         (["trian"], "No such command 'trian'"),
-        (["train"], "TASK"),
+        (["train"], "Missing argument 'task'"),
         (["train", "gancls", "--stepz", "3"], "--stepz"),
         (["train", "gancls", "--steps", "many"], "--steps"),
         (["train", "stylegan"], "stylegan: no such system; choose among gancls, wgan, dfgan, clip, judge"),
