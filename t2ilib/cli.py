@@ -1,43 +1,46 @@
-"""The command line, `t2i`: data, train, sample, evaluate, export, and the course itself.
+"""The command line, `t2i`: data, sample, evaluate, export, the course, and what `commands` holds.
 
 The library is imported inside the commands, so that `--help` answers at once.
 """
 
+import errno
 import math
+import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 
+from t2ilib import __version__
+from t2ilib.commands import catalogue, runs, training
+from t2ilib.commands.options import Device, Source, Truncation
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
 app = typer.Typer(
-    help="Train, sample and measure text-to-image GANs. Start with: t2i train gancls --steps 200",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a recipe key, as --set training.seed=3 or --set model.ngf=32; repeatable."),
-]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
-    ),
-]
 
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default the accelerator, where there is one.")]
-Truncation = Annotated[
-    float | None,
-    typer.Option(help="Leave out noise beyond 2 sigma, scale the rest by this; DF-GAN is evaluated at 0.88."),
-]
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"t2ilib {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, sample and measure text-to-image GANs. Start with: t2i train gancls --steps 200."""
 
 
 @app.command()
@@ -72,63 +75,10 @@ def data(
         typer.echo(f"wrote {sheet}")
 
 
-@app.command()
-def train(
-    task: Annotated[str, typer.Argument(help="A system (gancls, wgan, ...), an encoder (clip), or the judge.")],
-    recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default TASK_toy.")] = None,
-    source: Source = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps, of the generator in a system; default the recipe's.")
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Run folder; default runs/RECIPE. Continued if it exists.")
-    ] = None,
-    processes: Annotated[int, typer.Option(help="Processes, one GPU each.")] = 1,
-    changes: Set = None,
-) -> None:
-    """Train a system or an encoder; the same command again continues where it stopped.
-
-    Interrupt with Ctrl-C at any time. The run folder holds records, checkpoints, results, and grids of samples.
-
-    Example: t2i train gancls --steps 200 --folder runs/first
-    """
-    from t2ilib.assembly import check
-    from t2ilib.training import load_recipe
-
-    recipe = recipe or f"{task}_toy"
-    given = {"data.source": source, "training.steps": steps}
-    overrides = {"data.options": {}} if source else {}  # those of the recipe are its own pictures'
-    overrides |= _parse(changes) | {key: value for key, value in given.items() if value is not None}
-    settings = load_recipe(recipe, **overrides)
-    if settings.task != task:
-        raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")
-    check(settings)
-    folder = folder or RUNS / Path(recipe).stem
-    if processes != 1:
-        from t2ilib.training.launch import launch
-
-        run, child = launch(settings, folder, processes)
-        typer.echo(f"{processes} processes; their output goes to {run.folder / 'log.txt'}")
-        raise typer.Exit(_wait(run, child))
-    _train(settings, folder)
-
-
-@app.command()
-def resume(
-    source: Annotated[Path, typer.Argument(help="A run folder with a config.yaml, or a checkpoint of any run.")],
-    folder: Annotated[Path | None, typer.Option(help="New run folder; a checkpoint needs one.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Generator steps in all; default the recipe's.")] = None,
-) -> None:
-    """Continue a run with the recipe in its folder, or go on from any checkpoint in a new folder.
-
-    Example: t2i resume runs/first/checkpoints/step_00000100.safetensors --folder runs/second --steps 400
-    """
-    from t2ilib.training import Run
-
-    if source.suffix == ".safetensors" and folder is None:
-        raise InputError(f"{source}: is a checkpoint; name the new run's folder with --folder")
-    run = Run.open(source) if folder is None else Run.branch(source, folder)
-    _train(run.recipe if steps is None else run.recipe.override(**{"training.steps": steps}), run.folder)
+for command in (training.train, training.resume, runs.stop, runs.follow, runs.runs):
+    app.command()(command)
+app.command("list")(catalogue.show)
+app.command()(catalogue.cache)
 
 
 @app.command()
@@ -205,7 +155,7 @@ def evaluate(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    source: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint of a system.")],
     to: Annotated[Path, typer.Option(help="File to write, .safetensors; of an encoder or judge a folder.")],
     about: Annotated[str, typer.Option(help="One line, with a system: data, length, result.")] = "",
 ) -> None:
@@ -213,7 +163,9 @@ def export(
     from t2ilib.sampling import export as write
     from t2ilib.training import Run
 
-    typer.echo(f"wrote {write(Run.open(folder), to, about)}")
+    if source.suffix == ".safetensors" and to.suffix != ".safetensors":
+        raise InputError(f"{to}: give a .safetensors file; of an encoder or the judge export the run folder")
+    typer.echo(f"wrote {write(Run.open(source), to, about)}")
 
 
 @app.command()
@@ -240,79 +192,32 @@ def figures(
         typer.echo(f"figures/{name}")
 
 
-def _train(recipe: Any, folder: Path) -> None:
-    from t2ilib.devices import this_process
-    from t2ilib.experiment import run_recipe
-    from t2ilib.training.sinks import progress, tensorboard
-    from t2ilib.training.stopping import stoppable
-
-    records = run_recipe(recipe, folder)
-    if this_process().is_main_process:
-        typer.echo(f"{folder}: loading pictures and encoders; the first record follows")
-        records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
-    last = None
-    with stoppable():
-        for record in records:
-            last = record
-    if last is None:
-        typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
-    elif this_process().is_main_process:
-        typer.echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
-
-
-def _wait(run: Any, child: Any) -> int:
-    """Wait for the processes of a run and return their exit status, with their last words where they failed.
-
-    A signal to this process ends them, too.
-    """
-    from t2ilib.training.launch import last_lines, stop
-    from t2ilib.training.stopping import Stopped, stoppable
-
-    try:
-        with stoppable():
-            status = child.wait()
-    except Stopped:
-        stop(run)
-        child.wait()
-        raise
-    if status:
-        typer.echo(last_lines(run), err=True)
-    return status
-
-
-def _parse(changes: list[str] | None) -> dict[str, Any]:
-    """Return `key=value` strings as a mapping; values are read as YAML: 3, 0.5, true, text."""
-    from t2ilib.training.recipe import parse_yaml
-
-    parsed = {}
-    for change in changes or []:
-        key, separator, value = change.partition("=")
-        if not (key and separator):
-            raise InputError(f"--set {change}: write it as key=value, for example training.seed=3")
-        parsed[key.strip()] = parse_yaml(value, f"--set {key.strip()}")
-    return parsed
-
-
 def main() -> None:
-    """Run the command line; bad input ends with one line and exit status 2 instead of a traceback.
-
-    A signal ends it in order, with the signal's status: what was trained is in a checkpoint, the same command goes on.
-    """
-    from t2ilib.training.stopping import Stopped
-
+    """Run the command line; bad input ends with one line and exit status 2 instead of a traceback."""
     try:
-        app()
-    except Stopped as stopped:
-        typer.echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
-        sys.exit(128 + stopped.number)
+        sys.exit(app(standalone_mode=False))
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except typer.Abort:  # Ctrl-C where nothing is trained
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}; what was written before is safe", err=True)
-        sys.exit(2)
+        _fail(f"{error.filename or 'a file'}: {error.strerror}; what was written before is safe")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if said := error.format_message():  # a misspelt command or option
+            _fail(f"{said} (t2i --help, t2i COMMAND --help)")
+        sys.exit(2)  # no command at all, after the help
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from t2ilib.plots import contact_sheet
 from t2ilib.provenance import commit, hardware
 from t2ilib.task import System, Task
 from t2ilib.training import Recipe, train
-from t2ilib.training.lock import writing
+from t2ilib.training.bar import progress, telling
+from t2ilib.training.lock import PROCESS, writing
 from t2ilib.training.loop import Hook, Source
 from t2ilib.training.recipe import TRAINED_HERE
 from t2ilib.training.run import ENCODERS, Run
@@ -53,7 +54,7 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
             recipe.training,
             experiment.run,
             sample=fixed_samples(experiment) if experiment.is_system and this_process().is_main_process else None,
-            evaluate=lambda step, task: measure(experiment, task, step),
+            evaluate=_evaluation(experiment),
         )
 
 
@@ -78,10 +79,12 @@ def fit(
     """Train a recipe's system from scratch on given batches, in a run folder that is emptied first: for chapters.
 
     `encoder` serves every role, or there is a mapping of roles. `grid`, texts and noise, is painted every
-    `sample_every` steps; `probe` joins the records every `evaluate_every`.
+    `sample_every` steps; `probe` joins the records every `evaluate_every`, and in the end.
     """
     check(recipe)
-    if Path(folder).is_dir() and any(Path(folder).iterdir()) and not (Path(folder) / "config.yaml").is_file():
+    folder = Path(folder)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there - {PROCESS} and not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: holds files that are of no run; choose another folder")
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
@@ -90,10 +93,21 @@ def fit(
     def sample(step: int, system: System) -> None:
         grids[step] = system.generate(*(part.to(this_process().device) for part in grid)).cpu()
 
-    shutil.rmtree(folder, ignore_errors=True)
-    run, hooks = Run.create(folder, recipe), {"sample": sample if grid else None, "evaluate": probe}
-    records = list(train(system, batches, recipe.training, run, **hooks))
+    with writing(folder):
+        _empty(folder)
+        run = Run.create(folder, recipe)
+        measured = probe if recipe.training.evaluate_every else None
+        records = list(train(system, batches, recipe.training, run, sample=sample if grid else None, evaluate=measured))
     return Fitted(system.cpu(), records, grids)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all of a run but its lock, which is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != PROCESS:
+            path.unlink()
 
 
 def fixed_samples(experiment: Experiment) -> Hook:
@@ -105,8 +119,9 @@ def fixed_samples(experiment: Experiment) -> Hook:
     noise = experiment.task.noise(GRID[1], generator).repeat_interleave(len(captions), 0)  # one noise per row
 
     def sample(step: int, task: Task) -> None:
-        pictures = task.generate(text, noise.to(text.sentence.device))
-        contact_sheet(pictures, columns=len(captions), path=folder / f"step_{step:08d}.png")
+        with telling("drawing"):
+            pictures = task.generate(text, noise.to(text.sentence.device))
+            contact_sheet(pictures, columns=len(captions), path=folder / f"step_{step:08d}.png")
 
     return sample
 
@@ -117,13 +132,26 @@ def grid_captions(reference: CaptionedImages) -> list[str]:
     return [reference.captions[row][0] for row in rows]
 
 
+def _evaluation(experiment: Experiment) -> Hook:
+    """Return the hook that measures; without any evaluation, one that keeps what a task that paints nothing is for."""
+
+    def evaluate(step: int, task: Task) -> dict[str, float]:
+        if experiment.recipe.training.evaluate_every:
+            with telling("evaluating"):
+                return measure(experiment, task, step)
+        if not experiment.is_system:
+            task.save(experiment.run.folder)
+        return {}
+
+    return evaluate
+
+
 def _train_encoder(recipe: Recipe, role: str, folder: Path) -> None:
     """Train the CLIP of a role, or what is left to train of it."""
     own = encoder_recipe(recipe, role)
-    for record in run_recipe(own, folder):
-        if this_process().is_main_process:
-            terms = [f"{name} {value:.3g}" for name, value in record.items() if "/" in name]
-            print(f"{role} encoder, step {record['step']} of {own.training.steps}: {', '.join(terms)}", flush=True)
+    records = run_recipe(own, folder)
+    for _ in progress(records, own.training.steps, f"{role} encoder") if this_process().is_main_process else records:
+        pass
     this_process().wait_for_everyone()
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from t2ilib import assembly
@@ -14,12 +13,12 @@ from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory
 from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.features import Text
-from t2ilib.files import WEIGHTS, atomic
+from t2ilib.files import WEIGHTS
 from t2ilib.task import System
 from t2ilib.training.checkpoints import load_module, read_checkpoint
 from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
-from t2ilib.weights import copy_network, halved
+from t2ilib.weights import copy_network, halved, save_tensors
 
 
 @dataclass
@@ -127,13 +126,12 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     used = {role: assembly.load_encoder(recipe, role, run.folder) for role in assembly.TASKS[recipe.task].encoders}
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
-    with atomic(path) as temporary:
-        save_file(small, temporary, metadata={"t2ilib": json.dumps(details)})
+    save_tensors(path, small, {"t2ilib": json.dumps(details)})
     return path
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:
-    """Return the weights file of `source`, and its run folder where it has one."""
+    """Return the weights file of `source`, of a run its newest whole checkpoint, and its run folder if it has one."""
     shipped = WEIGHTS / f"{source}.safetensors"
     if shipped.is_file():
         return shipped, None
@@ -145,7 +143,4 @@ def _find(source: str | Path) -> tuple[Path, Path | None]:
     except InputError:
         names = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
         raise InputError(f"{source}: no run, checkpoint or shipped weights of that name; shipped: {names}") from None
-    if not run.checkpoints():
-        raise InputError(f"{run.folder}: has no checkpoint yet; train it first")
-    path = run.checkpoints()[-1]
-    return path, run.folder
+    return run.newest_whole()[2], run.folder

@@ -33,11 +33,19 @@ def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     return found.hexdigest()
 
 
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write contiguous tensors of the CPU to `path`, whole or not at all; InputError where it cannot be written."""
+    with atomic(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(str(error)) from error
+
+
 def save_network(folder: str | Path, kind: str, config: Mapping, network: nn.Module) -> None:
     """Write the two files into `folder`, each whole or not at all; `kind` says who can read them."""
     folder = Path(folder)
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file(halved(network.state_dict()), temporary)
+    save_tensors(folder / WEIGHTS, halved(network.state_dict()))
     write_json(folder / CONFIG, {**described(kind), **config})
 
 

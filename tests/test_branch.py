@@ -1,6 +1,10 @@
 """Going on from any checkpoint in a new folder, and grids per caption, through the command line."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,9 +13,11 @@ from typer.testing import CliRunner
 
 from t2ilib import experiment, files
 from t2ilib.cli import app
+from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
-from t2ilib.sampling import export
+from t2ilib.sampling import export, load_sampler
 from t2ilib.training import Run, load_recipe
+from t2ilib.training.lock import owner
 
 TINY = {
     "model.nf": 2,
@@ -23,7 +29,7 @@ TINY = {
     "training.log_every": 1,
     "training.sample_every": 4,
     "training.checkpoint_every": 2,
-    "training.evaluate_every": 0,
+    "training.evaluate_every": 4,
     "evaluation.n": 8,
 }
 
@@ -100,3 +106,60 @@ def test_evaluation_can_be_scored_by_another_clip(finished, tmp_path):
     own = json.loads(next((finished / "results").glob("*.json")).read_text())["protocol"]
     assert protocols[0]["truncation"] == 0.88 and own["truncation"] is None
     assert protocols[0]["judge_encoder"] == protocols[0]["text_encoder"] != own["judge_encoder"]
+
+
+def test_a_checkpoint_alone_is_exported_as_its_run_is(finished, tmp_path):
+    path = Run(finished).checkpoints()[-1]
+    done = CliRunner().invoke(app, ["export", str(path), "--to", str(tmp_path / "small.safetensors")])
+    assert done.exit_code == 0, done.exception
+    whole = export(Run(finished), tmp_path / "whole.safetensors", "")
+    assert (tmp_path / "small.safetensors").read_bytes() == whole.read_bytes()
+    older = Run(finished).checkpoints()[0]
+    assert older != path and export(Run.open(older), tmp_path / "older.safetensors", "").is_file()
+    assert load_sampler(tmp_path / "older.safetensors").step == 2
+
+
+def test_a_sampler_takes_the_checkpoint_before_a_damaged_one(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    newest = Run(tmp_path / "run").checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:-9])
+    assert load_sampler(tmp_path / "run").step == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {newest}: not a whole checkpoint") and said.count("\n") == 1
+
+
+def test_no_evaluation_at_all_where_none_is_asked_for(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "measure", lambda *_: pytest.fail("measured"))
+    recipe = Run(finished).recipe.override(**{"training.steps": 5, "training.evaluate_every": 0})
+    branch = Run.branch(finished / "checkpoints" / "step_00000004.safetensors", tmp_path / "more")
+    (last,) = experiment.run_recipe(recipe, branch.folder)
+    assert last["step"] == 5 and not any(name.startswith("metric/") for name in last)
+    assert not (branch.folder / "results").exists()
+
+
+def test_two_runs_do_not_write_one_folder_at_once(finished, tmp_path):
+    recipe = Run(finished).recipe
+    running = experiment.run_recipe(recipe, tmp_path / "run")
+    assert next(running)["step"] == 1
+    script = "import sys; from pathlib import Path; from t2ilib.training.lock import held; "
+    script += "sys.exit(held(Path(sys.argv[1])))"
+    other = [sys.executable, "-c", script, str(tmp_path / "run")]
+    assert subprocess.run(other, check=False).returncode == 1
+    running.close()
+    assert subprocess.run(other, check=False).returncode == 0
+
+
+def test_fit_holds_its_folder_and_empties_all_but_the_lock(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "run")
+    held = []
+
+    def train(*_, **__):
+        held.append((owner(tmp_path / "run"), sorted(path.name for path in (tmp_path / "run").iterdir())))
+        return []
+
+    monkeypatch.setattr(experiment, "train", train)
+    recipe, encoder = Run(finished).recipe.override(**{"clip.weight": 0.0}), load_encoder("toy-clip")
+    experiment.fit(recipe, None, encoder, tmp_path / "run")
+    assert held == [(os.getpid(), ["config.yaml", "process"])]
+    (tmp_path / "run" / "config.yaml").unlink()
+    experiment.fit(recipe, None, encoder, tmp_path / "run")  # a lock alone is nobody's work

@@ -35,7 +35,7 @@ TINY = {
     "training.log_every": 2,
     "training.sample_every": 2,
     "training.checkpoint_every": 2,
-    "training.evaluate_every": 0,
+    "training.evaluate_every": 4,
     "evaluation.n": 24,
 }
 SET = [part for key, value in TINY.items() for part in ("--set", f"{key}={json.dumps(value)}")]
@@ -195,6 +195,16 @@ def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
     bad = recipe.override(**{"encoders.text.options": {"training.stepz": 3}})
     with pytest.raises(InputError, match="stepz"):
         list(experiment.run_recipe(bad, tmp_path / "bad"))
+
+
+def test_a_runs_own_encoder_is_trained_under_a_bar_and_kept_without_any_evaluation(tmp_path, capsys):
+    off = {"training.evaluate_every": 0}
+    recipe = load_recipe("gancls_toy", **TINY | off, **{"encoders.text": contrastive(**off)})
+    records = list(experiment.run_recipe(recipe, tmp_path / "own"))
+    assert "text encoder: 100%" in capsys.readouterr().err.replace("\r", "\n")
+    assert not any(name.startswith("metric/") for name in records[-1])
+    assert not (tmp_path / "own" / "results").exists()
+    assert (tmp_path / "own" / "encoders" / "text" / "model.safetensors").is_file()
 
 
 def test_encoder_whose_training_was_stopped_is_trained_to_its_end(tmp_path, monkeypatch):
@@ -368,7 +378,7 @@ def test_crop_decides_what_is_drawn_and_what_it_is_compared_with(assembled):
     assert cut.training.size == 64  # cropped at random, batch by batch
     assert (cut.reference.images == whole.reference.images[:, 16:48, 16:48]).all()
     assert cut.reference.captions == whole.reference.captions
-    with pytest.raises(InputError, match=r"data.crop = 128.* crops must fit"):
+    with pytest.raises(InputError, match=r"data\.crop = 128.* crops must fit"):
         assembled(**{"data.crop": 128})
 
 
@@ -473,7 +483,7 @@ def test_export_of_an_unfinished_encoder_is_refused(tmp_path):
     [
         (["train", "gancls", "--set", "training.stepz=3"], "unknown key stepz"),
         (["train", "gancls", "--set", "model.image_size=32", "--folder", "runs/none"], "model.image_size = 32"),
-        (["train", "stylegan"], "no such recipe"),
+        (["train", "stylegan"], "stylegan: no such system; choose among gancls"),
         (["figures", "nothing"], "nothing: no such figure"),
         (["course", "--scale", "huge"], "scale huge: choose among"),
         (["train", "dfgan", "--recipe", "gancls_toy"], "is a recipe of gancls"),
@@ -543,7 +553,7 @@ def test_bad_values_are_named_before_anything_is_written(task, change, message, 
 )
 def test_other_data_leave_the_options_of_the_recipe_s_own_behind(more, options, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr("t2ilib.cli._train", lambda recipe, folder: given.append(recipe))
+    monkeypatch.setattr("t2ilib.commands.training._train", lambda recipe, *_: given.append(recipe))
     command = ["train", "dfgan", "--recipe", "dfgan_cub100", "--folder", str(tmp_path), *more]
     assert CliRunner().invoke(app, command).exit_code == 0
     assert given[0].data.options == options

@@ -202,7 +202,7 @@ def recipe(task, steps=4, **model):
         model=model,
         encoders={"text": EncoderSettings("letters")},
         training=TrainingSettings(
-            steps=steps, log_every=1, sample_every=2, checkpoint_every=2, evaluate_every=0, precision="fp32"
+            steps=steps, log_every=1, sample_every=2, checkpoint_every=2, evaluate_every=4, precision="fp32"
         ),
     ).override(**{"data.size": 32, "data.options": {"train": 24, "validation": 4, "test": 12}, "evaluation.n": 12})
 

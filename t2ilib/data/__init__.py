@@ -30,13 +30,20 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
     """
     if source == "toy":
         return _load_toy(size, options)
-    path = Path(source).expanduser()
+    path = _located(source)
     if is_packed(path):
         return _open_at(path, size, options)
     importer = _importer(path, source)
     _check_options(options, ("allow_missing", "held_out") if importer is import_folder else ("allow_missing",), source)
     key = [str(path.resolve()), *_fingerprint(path), size, options]
     return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
+
+
+def _located(source: str | Path) -> Path:
+    """Return the path of a source; `data/NAME`, as recipes say it, is the one under DATA where there is one."""
+    path = Path(source).expanduser()
+    ours = files.DATA.joinpath(*path.parts[1:])
+    return ours if path.parts[:1] == ("data",) and len(path.parts) > 1 and ours.exists() else path
 
 
 def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:

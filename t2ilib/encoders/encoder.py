@@ -11,14 +11,12 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError
 from t2ilib.features import Text
-from t2ilib.files import atomic
-from t2ilib.weights import digest
+from t2ilib.weights import digest, save_tensors
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,7 @@ def _cached(
 
 def _write(path: Path, features: Text) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in features.tensors().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"sha256": digest(tensors)})
+    save_tensors(path, tensors, {"sha256": digest(tensors)})
 
 
 def _read(path: Path) -> Text | None:

@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from t2ilib.errors import InputError
-from t2ilib.files import atomic
-from t2ilib.weights import digest
+from t2ilib.weights import digest, save_tensors
 
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")  # an optimiser takes roots of them
 
@@ -91,11 +89,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping) 
     """Write tensors and the JSON-able `about` to `path`, with a checksum of both: whole or not at all."""
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     told = json.dumps(dict(about))
-    with atomic(path) as temporary:
-        try:
-            save_file(ready, temporary, metadata={"t2ilib": told, "sha256": digest(ready, told)})
-        except SafetensorError as error:  # its word for a full disk
-            raise OSError(str(error)) from error
+    save_tensors(path, ready, {"t2ilib": told, "sha256": digest(ready, told)})
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:

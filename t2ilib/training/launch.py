@@ -12,40 +12,47 @@ from pathlib import Path
 
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.training.lock import PROCESS, held, owner, sign, take
+from t2ilib.training.lock import busy, held, opened, owner, sign, sweep, take
 from t2ilib.training.recipe import Recipe
 from t2ilib.training.run import Run
+from t2ilib.training.workers import LOG, check_processes, printed, unwritten
 
-LOG = "log.txt"
+__all__ = ["LOG", "command", "environment", "last_lines", "launch", "running", "stop"]
 
 
 def command(run: Run, processes: int = 1) -> list[str]:
     """Return the command line that trains `run`'s recipe in `processes` processes (one GPU each)."""
-    train = ["t2ilib.cli", "resume", str(run.folder)]
-    if processes == 1:
-        return [sys.executable, "-m", *train]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [*launcher, "-m", *train]
+    train = [sys.executable, "-m", "t2ilib.cli", "resume", str(run.folder.resolve())]
+    return train if processes == 1 else [*train, "--processes", str(processes)]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which `command` finds this library, and none of what lies in the working folder."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def launch(recipe: Recipe, folder: str | Path, processes: int = 1) -> tuple[Run, subprocess.Popen]:
     """Create or continue the run in `folder` in a child process; its output goes to `folder/log.txt`.
 
-    The child survives its parent and works in the repository's root. Follow it with
+    The child survives its parent and works in the same folder, so that relative paths mean the same. Follow it with
     `t2ilib.training.sinks.follow(run, lambda: running(run))`. Raises InputError when a process trains there already.
     """
-    if processes < 1:
-        raise InputError(f"processes: {processes} must be at least 1")
+    check_processes(processes)
     folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / PROCESS, "a", encoding="ascii") as lock:
+    with opened(folder) as lock:
         if not take(lock):
-            raise InputError(f"{folder}: is being trained by another process; follow it, stop it, or wait")
+            raise busy(folder)
+        sweep(folder)
         run = Run.create(folder, recipe)
-        with open(folder / LOG, "ab") as log:
+        try:
+            log = open(folder / LOG, "ab")  # noqa: SIM115
+        except OSError as error:
+            raise unwritten(folder / LOG, error) from error
+        with log:
             child = subprocess.Popen(
                 command(run, processes),
-                cwd=ROOT,
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -62,20 +69,22 @@ def running(run: Run) -> bool:
 
 
 def stop(run: Run) -> bool:
-    """Ask the process that trains `run` to end, after its step and with a checkpoint; return whether there was one."""
+    """Ask the process that trains `run` to end, after its step and with a checkpoint; return whether there was one.
+
+    Of several processes it is the one that started the others, which it takes along.
+    """
     number = owner(run.folder) if running(run) else None
     if number is None:
         return False
-    if os.getpgid(number) == number:  # the first of its group: what it has started ends, too
-        os.killpg(number, signal.SIGTERM)
-    else:
+    try:
         os.kill(number, signal.SIGTERM)
+    except ProcessLookupError:  # it has just ended
+        return False
+    except PermissionError:
+        raise InputError(f"{run.folder}: process {number}, which trains it, is another user's; ask them") from None
     return True
 
 
 def last_lines(run: Run, count: int = 15) -> str:
     """Return the end of what the process printed, without progress bars."""
-    path = run.folder / LOG
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
-    return "\n".join([line for line in lines if line and "step/s" not in line and "s/step" not in line][-count:])
+    return "\n".join(printed(run.folder / LOG)[-count:])

@@ -54,6 +54,7 @@ class Trainer:
         compiled = partial(torch.compile, options={"fallback_random": True}) if settings.compile else lambda part: part
         self.prepare, self.loss = compiled(task.prepare), compiled(task.loss)  # random numbers as without compiling
         self.drawn, self.skipped = 0, 0  # batches and updates so far
+        self.shown = None  # pictures so far, where a checkpoint says so: other numbers of processes may have seen them
         keep_freed_memory()
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
@@ -174,6 +175,8 @@ def train(
     if unfinished:
         yield finish(unfinished)
     per_batch = batches.batch_size * trainer.process.num_processes
+    first = trainer.drawn
+    earlier = first * per_batch if trainer.shown is None else trainer.shown
     while done < settings.steps:
         stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
         start, before = time.perf_counter(), trainer.drawn
@@ -187,7 +190,11 @@ def train(
             done += len(rows)
             spent = time.perf_counter() - start
             seconds += spent
-            record = {"step": done, "images": trainer.drawn * per_batch, "seconds": round(seconds, 3)}
+            record = {
+                "step": done,
+                "images": earlier + (trainer.drawn - first) * per_batch,
+                "seconds": round(seconds, 3),
+            }
             record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
             if main and run and (signals or _due(done, "checkpoint", settings)):  # before anything that can fail
                 about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn, "record": record}
@@ -249,6 +256,7 @@ def _resume(trainer: Trainer, run: Run | None) -> tuple[int, float, dict | None]
     check_about(about, {"seconds": float, "skipped": int, "drawn": int}, path)
     trainer.restore(tensors, path)
     trainer.skipped, trainer.drawn = about["skipped"], about["drawn"]
+    trainer.shown = (about.get("record") or {}).get("images")
     if trainer.process.is_main_process:
         run.forget_after(about["step"])
     kept = [record["step"] for record in run.records()]

@@ -97,7 +97,7 @@ class TrainingSettings:
     log_every: Annotated[int, COUNT] = 20  # steps per record
     sample_every: Annotated[int, COUNT] = 500  # steps per grid of fixed captions and noise
     checkpoint_every: Annotated[int, COUNT] = 500  # steps per checkpoint; the last two are kept
-    evaluate_every: Annotated[int, STEPS] = 0  # steps per evaluation; 0: only at the end
+    evaluate_every: Annotated[int, STEPS] = 1_000_000  # steps per evaluation, and one at the end; 0: none
 
     def __post_init__(self):
         for name, allowed in {"precision": ("auto", "fp32", "bf16"), "non_finite": ("stop", "skip")}.items():

@@ -8,49 +8,92 @@ checkpoints/       the last two
 results/           one JSON file per evaluation
 encoders/          by role: the run folders of encoders that were trained for this run
 tensorboard/       the same records for TensorBoard
+process            locked by the process that trains here, and its number (see lock.py)
+log.txt            what a process in the background printed, the first of several; log_1.txt and so on: the others
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS, atomic, write_text
+from t2ilib.training.bar import say, telling
 from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
+from t2ilib.training.lock import writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
-ENCODERS = "encoders"
+ENCODERS, CHECKPOINTS = "encoders", "checkpoints"
+ABSENT = "absent"
+# keys that two recipes of one run may differ in
+FREE = ("about", *(f"training.{name}" for name in ("steps", "sample_every", "checkpoint_every", "evaluate_every")))
+SHOWN, LETTERS = 5, 60  # differences that a message tells, and letters of a value
 
 
 class Run:
     """A run folder; `Run.create` makes or continues one, `Run.open` reads one."""
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, checkpoint: Path | None = None):
+        self.folder, self.checkpoint = Path(folder), checkpoint
 
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> "Run":
         """Make the folder, or continue it when its recipe is the same but for the number of steps.
 
-        Raises InputError when the folder holds a run of another recipe, unless that one never took a step.
+        Raises InputError, naming the keys, when the folder holds a run of another recipe, unless that one never took a
+        step; and when more steps are done than `recipe` asks for, or their checkpoints are gone.
         """
         run = cls(folder)
         config = run.folder / "config.yaml"
-        if config.is_file() and (run.records() or run.checkpoints()) and not same(recipe, load_recipe(config)):
-            raise InputError(f"{run.folder}: holds a run of another recipe; choose another folder or remove it")
+        if config.is_file() and (run.records() or run.checkpoints()):
+            run.check_continues(recipe, load_recipe(config))
+            if not run.checkpoints():
+                run.forget_after(0)  # it begins anew
         write_text(config, recipe.to_yaml())
         return run
 
+    def check_continues(self, recipe: Recipe, old: Recipe) -> None:
+        """Raise InputError where a run of the recipe `old` cannot be continued with `recipe`."""
+        if found := differences(old, recipe):
+            raise InputError(
+                f"{self.folder}: holds a run of another recipe ({told(found, 'there', 'now')}); "
+                "set them as they are there (--set), or choose another folder (--folder)"
+            )
+        self.check_kept(old)
+        done = max((int(path.stem.removeprefix("step_")) for path in self.checkpoints()), default=0)
+        if recipe.training.steps < done:
+            raise InputError(
+                f"{self.folder}: {done} steps are done, training.steps = {recipe.training.steps} are fewer; "
+                f"give more (--steps), or choose another folder (--folder)"
+            )
+
+    def check_kept(self, recipe: Recipe) -> None:
+        """Raise InputError where the records tell of checkpoints that are not there: nothing is begun over them."""
+        every, steps = recipe.training.checkpoint_every, recipe.training.steps
+        due = [r["step"] for r in self.records() if r["step"] == steps or (every and r["step"] % every == 0)]
+        if due and not self.checkpoints():
+            raise InputError(
+                f"{self.folder / 'checkpoints'}: is empty, but records.jsonl tells of step {due[-1]}; put the "
+                "checkpoints back, or begin anew in another folder (--folder)"
+            )
+
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """Open an existing run by path, or by its name under the folder of runs."""
-        for candidate in (Path(folder), RUNS / folder):
+        """Open an existing run by path, by its name under the folder of runs, or as it was at one of its checkpoints.
+
+        The checkpoint may lie anywhere: beside it there are no encoders then.
+        """
+        path = Path(folder)
+        if path.suffix == ".safetensors":
+            return cls(path.parent.parent if path.parent.name == CHECKPOINTS else path.parent, path)
+        for candidate in (path, RUNS / folder):
             if (candidate / "config.yaml").is_file():
                 return cls(candidate)
         raise InputError(f"{folder}: not a run folder (no config.yaml); runs lie in {RUNS}")
@@ -62,25 +105,25 @@ class Run:
         The checkpoint says with which recipe; encoders that were trained for the old run come along. Raises InputError
         for a file that is no whole checkpoint with optimisers, and for a folder that holds a run already.
         """
-        source = Path(source)
-        path = source if source.suffix == ".safetensors" else next(iter(cls.open(source).checkpoints()[::-1]), None)
-        if path is None:
-            raise InputError(f"{source}: has no checkpoint yet; train it first")
-        tensors, about = read_checkpoint(path)
+        tensors, about, path = cls.open(source).newest_whole()
         if not any(name.startswith("optimizer.") for name in tensors):
             raise InputError(f"{path}: holds a generator alone, without optimisers; give a checkpoint of a run")
         folder = Path(folder)
         if (folder / "config.yaml").is_file():
             raise InputError(f"{folder}: holds a run already; choose another folder")
-        copy = folder / "checkpoints" / f"step_{about['step']:08d}.safetensors"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if (path.parent.parent / ENCODERS).is_dir():
-            shutil.copytree(path.parent.parent / ENCODERS, folder / ENCODERS)
-        with atomic(copy) as temporary:
-            shutil.copyfile(path, temporary)
-        run = cls.create(folder, recipe_from(about["recipe"], str(path)))
-        if record := about.get("record"):
-            run.append(record)
+        copy = folder / CHECKPOINTS / f"step_{about['step']:08d}.safetensors"
+        with writing(folder):
+            try:
+                if (path.parent.parent / ENCODERS).is_dir():
+                    shutil.copytree(path.parent.parent / ENCODERS, folder / ENCODERS, dirs_exist_ok=True)
+            except OSError as error:
+                what = error.strerror or "an encoder could not be copied"
+                raise InputError(f"{folder}: cannot be written ({what}); {path} is unchanged") from error
+            with atomic(copy) as temporary:
+                shutil.copyfile(path, temporary)
+            run = cls.create(folder, recipe_from(about["recipe"], str(path)))
+            if record := about.get("record"):
+                run.append(record)
         return run
 
     @property
@@ -107,11 +150,17 @@ class Run:
 
     def append(self, record: Mapping) -> None:
         """Add one record to `records.jsonl`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "records.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.folder / "records.jsonl"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); checkpoints are safe; make room, the run goes on"
+            ) from error
 
     def forget_after(self, step: int) -> None:
         """Drop the records later than `step`: the run continues from there."""
@@ -120,13 +169,16 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, oldest first."""
-        found = (self.folder / "checkpoints").glob("step_*.safetensors")
+        if self.checkpoint:
+            return [self.checkpoint]
+        found = (self.folder / CHECKPOINTS).glob("step_*.safetensors")
         return sorted(path for path in found if re.fullmatch(r"step_[0-9]{8,}", path.stem))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
         """Write the checkpoint of `step`, then remove all but the last two."""
-        path = self.folder / "checkpoints" / f"step_{step:08d}.safetensors"
-        write_checkpoint(path, tensors, {**about, "step": step, "recipe": plain(self.recipe)})
+        path = self.folder / CHECKPOINTS / f"step_{step:08d}.safetensors"
+        with telling("writing"):
+            write_checkpoint(path, tensors, {**about, "step": step, "recipe": plain(self.recipe)})
         for old in self.checkpoints()[:-KEPT]:
             old.unlink()
         return path
@@ -134,7 +186,25 @@ class Run:
     def restore(self) -> tuple[dict[str, Tensor], dict, Path] | None:
         """Return tensors, `about` and path of the newest whole checkpoint, or None when there is none.
 
-        A damaged newest file is passed over for the one before it; when none is whole, the InputError says so.
+        InputError when all are damaged or gone, and when the folder's recipe is no longer theirs.
+        """
+        if not self.checkpoints():
+            self.check_kept(self.recipe)
+            return None
+        tensors, about, path = self.newest_whole()
+        if not self.checkpoint and (found := differences(recipe_from(about["recipe"], str(path)), self.recipe)):
+            raise InputError(
+                f"{self.folder / 'config.yaml'}: says something else than {path} "
+                f"({told(found, 'there', 'now')}); put it back, or go on from the checkpoint in a new folder "
+                "(t2i resume CHECKPOINT --folder NEW)"
+            )
+        return tensors, about, path
+
+    def newest_whole(self) -> tuple[dict[str, Tensor], dict, Path]:
+        """Return tensors, `about` and path of the newest whole checkpoint.
+
+        A damaged newest file is passed over for the one before it, and a warning says so; when none is whole, the
+        InputError is that of the newest, and of a run without any it says so.
         """
         damage = None
         for path in reversed(self.checkpoints()):
@@ -143,17 +213,42 @@ class Run:
             except InputError as error:
                 damage = damage or error
                 continue
-            if not same(recipe_from(about["recipe"], str(path)), self.recipe):
-                raise InputError(
-                    f"{self.folder / 'config.yaml'}: says something else than {path}; put it back, or go on from the "
-                    "checkpoint in a new folder (t2i resume CHECKPOINT --folder NEW)"
-                )
+            if damage:
+                say(f"warning: {damage}; {path.name} is used instead")
             return tensors, about, path
-        if damage:
-            raise damage
-        return None
+        raise damage or InputError(f"{self.folder}: has no checkpoint yet; train it first")
 
 
 def same(recipe: Recipe, other: Recipe) -> bool:
-    """Whether two recipes decide the same run, however many steps it shall have and whatever is said about it."""
-    return plain(recipe.override(**{"training.steps": other.training.steps, "about": other.about})) == plain(other)
+    """Whether two recipes decide the same run."""
+    return not differences(recipe, other)
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return the dotted keys in which two recipes decide another run, with both values; ABSENT where one lacks it.
+
+    How many steps it shall have, how often it is looked at, and what is said about it, decide nothing.
+    """
+    flat, other = (dict(_flat(plain(recipe))) for recipe in (old, new))
+    keys = [key for key in (flat | other) if key not in FREE]
+    pairs = {key: (flat.get(key, ABSENT), other.get(key, ABSENT)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def told(found: Mapping[str, tuple[Any, Any]], before: str, after: str) -> str:
+    """Say differences in a few words: `training.seed: 0 there, 1 now`."""
+    shown = [f"{key}: {_short(pair[0])} {before}, {_short(pair[1])} {after}" for key, pair in found.items()]
+    return "; ".join(shown[:SHOWN]) + (f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = value if value is ABSENT else repr(value)
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}..."

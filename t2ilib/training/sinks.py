@@ -1,42 +1,36 @@
-"""Where records go besides `records.jsonl`: a progress bar, TensorBoard, another process."""
+"""Where records go besides `records.jsonl` and the progress bar: TensorBoard, another process."""
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from t2ilib.errors import InputError
 from t2ilib.training.run import Run
 
 
-def progress(records: Iterable[dict], steps: int) -> Iterator[dict]:
-    """Pass records on and draw a progress bar with the loss terms on standard error."""
-    bar = None
-    for record in records:
-        if bar is None:  # not before the first record: bad input is reported without a bar above it
-            bar = tqdm(total=steps, initial=record["step"], unit="step", dynamic_ncols=True)
-        bar.update(record["step"] - bar.n)
-        terms = {name: value for name, value in record.items() if "/" in name and not name.startswith("metric/")}
-        bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
-        yield record
-    if bar is not None:
-        bar.close()
-
-
 def tensorboard(records: Iterable[dict], folder: str | Path) -> Iterator[dict]:
-    """Pass records on and write every number to TensorBoard files in `folder`."""
+    """Pass records on and write every number to TensorBoard files in `folder`; InputError where that fails."""
     from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, and only this sink needs it
 
     records = iter(records)
     first = next(records, None)  # nothing is written for a run that does not begin
     if first is None:
         return
-    with SummaryWriter(str(folder)) as writer:
+    with ExitStack() as closing:
+        with _named(folder):
+            closing.enter_context(_silent_threads())
+            writer = SummaryWriter(str(folder))
+        closing.callback(_close, writer, folder)
         for record in chain([first], records):
-            for name, value in record.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    writer.add_scalar(name, value, record["step"])
+            with _named(folder):
+                for name, value in record.items():
+                    if name != "step" and isinstance(value, (int, float)):
+                        writer.add_scalar(name, value, record["step"])
             yield record
 
 
@@ -56,3 +50,35 @@ def follow(run: Run, alive: Callable[[], bool] | None = None, every: float = 1.0
                 yield record
         if not ended:
             time.sleep(every)
+
+
+@contextmanager
+def _named(folder: str | Path) -> Iterator[None]:
+    """Turn what a file system refuses into an InputError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror or error}); "
+            "records and checkpoints are safe; make room, and the same command goes on"
+        ) from error
+
+
+def _close(writer: Any, folder: str | Path) -> None:
+    if sys.exc_info()[0] is None:
+        with _named(folder):
+            writer.close()
+        return
+    with suppress(OSError):  # what has ended the run is said, not what follows from it
+        writer.close()
+
+
+@contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Leave unsaid what TensorBoard's thread meets on the disk: the writer raises it again."""
+    before = threading.excepthook
+    threading.excepthook = lambda found: None if issubclass(found.exc_type, OSError) else before(found)
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -5,9 +5,10 @@ Nothing is installed outside `stoppable`: in a notebook an interrupt stays what 
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from t2ilib.training.bar import say
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _loops: list[list[int]] = []  # for each loop that must not be left within a step: the signals that wait for it
@@ -38,7 +39,7 @@ def stoppable() -> Iterator[None]:
         if not _loops:
             raise Stopped(number)
         _loops[-1].append(number)
-        print("finishing this step and writing a checkpoint; once more ends at once", file=sys.stderr, flush=True)
+        say("finishing this step and writing a checkpoint; once more ends at once")
 
     before = {number: signal.signal(number, receive) for number in SIGNALS}
     try:

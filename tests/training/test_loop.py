@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.training import Recipe, Run, TrainingSettings, train
+from t2ilib.training.checkpoints import write_checkpoint
 from t2ilib.training.ema import EMA
 from t2ilib.training.loop import Trainer, set_rate, step_seed
 
@@ -253,3 +254,13 @@ def test_pictures_have_the_layout_of_the_settings(channels_last):
     assert not make_batch(0).images.is_contiguous(memory_format=torch.channels_last)
     batch = replace(make_batch(0), mismatched=make_batch(1).images).to_layout(layout)
     assert batch.mismatched.is_contiguous(memory_format=layout)
+
+
+def test_pictures_are_counted_whoever_has_seen_them(tmp_path):
+    """A run that several processes began has shown more pictures than one process would have by then."""
+    run = run_in(tmp_path)
+    list(train(small(), SmallBatches(), replace(SETTINGS, steps=4), run))
+    tensors, about, path = run.restore()
+    about["record"]["images"] *= 2
+    write_checkpoint(path, tensors, about)
+    assert [record["images"] for record in train(small(), SmallBatches(), SETTINGS, run)] == [2 * 20 + 10, 2 * 20 + 20]

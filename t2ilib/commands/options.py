@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a recipe key, as --set training.seed=3 or --set model.ngf=32; repeatable."),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default the accelerator, if there is one.")]
+Truncation = Annotated[
+    float | None,
+    typer.Option(help="Leave out noise beyond 2 sigma, scale the rest by this; DF-GAN is evaluated at 0.88."),
+]
+Processes = Annotated[int, typer.Option(help="Processes, one GPU each.")]
