@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, printable
 from t2ilib.files import RUNS
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ Source = Annotated[
         "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
     ),
 ]
+Missing = Annotated[bool, typer.Option(help="Take the pictures that are there of those the lists name.")]
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default the accelerator, where there is one.")]
 Truncation = Annotated[
@@ -44,9 +45,7 @@ Truncation = Annotated[
 def data(
     source: Annotated[str, typer.Argument(help='"toy", or a path: folder or zip with metadata.jsonl, CUB folder.')],
     size: Annotated[int, typer.Option(help="Side of the packed pictures, in pixels.")] = 64,
-    allow_missing: Annotated[
-        bool, typer.Option(help="Take the pictures that are there of those the lists name.")
-    ] = False,
+    allow_missing: Missing = False,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG with 64 of the pictures here.")] = None,
 ) -> None:
     """Pack captioned images once, and say what is in them.
@@ -65,11 +64,12 @@ def data(
     typer.echo(f"{len(dataset)} pictures of {dataset.size}x{dataset.size}, {len(dataset.class_names)} classes")
     for split in sorted(set(dataset.splits.tolist())):
         typer.echo(f"  {split}: {int((dataset.splits == split).sum())}")
-    typer.echo(f'first caption: "{dataset.captions[0][0]}"')
+    typer.echo(printable(f'first caption: "{dataset.captions[0][0]}"'))
+    typer.echo(printable(f"packed: {dataset.folder}"))
     if sheet:
         rows = np.linspace(0, len(dataset) - 1, min(64, len(dataset))).astype(int)
         contact_sheet(dataset.images[rows], columns=8, path=sheet)
-        typer.echo(f"wrote {sheet}")
+        typer.echo(printable(f"wrote {sheet}"))
 
 
 @app.command()
@@ -77,6 +77,7 @@ def train(
     task: Annotated[str, typer.Argument(help="A system (gancls, wgan, ...), an encoder (clip), or the judge.")],
     recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default TASK_toy.")] = None,
     source: Source = None,
+    allow_missing: Missing = False,
     steps: Annotated[
         int | None, typer.Option(help="Steps, of the generator in a system; default the recipe's.")
     ] = None,
@@ -99,6 +100,7 @@ def train(
     given = {"data.source": source, "training.steps": steps}
     overrides = {"data.options": {}} if source else {}  # those of the recipe are its own pictures'
     overrides |= _parse(changes) | {key: value for key, value in given.items() if value is not None}
+    overrides |= {"data.options.allow_missing": True} if allow_missing else {}
     settings = load_recipe(recipe, **overrides)
     if settings.task != task:
         raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")
@@ -177,6 +179,7 @@ def sample(
 def evaluate(
     source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
     data_source: Source = None,
+    allow_missing: Missing = False,
     split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
     n: Annotated[int | None, typer.Option(min=2, help="Pictures, one caption each; default the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
@@ -197,7 +200,7 @@ def evaluate(
     from t2ilib.sampling import load_sampler
 
     judge_encoder = load_encoder(judge) if judge else None
-    drawn = {"n": n, "seed": seed, "truncation": truncation}
+    drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
     result = evaluate_sampler(load_sampler(source, device), data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
@@ -311,7 +314,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        typer.echo(f"error: {error.filename}: {error.strerror}; what was written before is safe", err=True)
+        typer.echo(f"error: {printable(error.filename)}: {error.strerror}; what was written before is safe", err=True)
         sys.exit(2)
 
 
