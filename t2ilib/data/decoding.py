@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from t2ilib.errors import InputError
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `_check_size` refuses those in one line
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told once, by the error here
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no others: some decoders of Pillow start programs
 PIXEL_LIMIT = 100_000_000  # pixels of one picture
 SIDES_LIMIT = 40  # longer side over shorter

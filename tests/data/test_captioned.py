@@ -139,13 +139,13 @@ def test_captions_that_could_not_be_read_back_are_not_packed(tmp_path):
 
 @given(size=st.one_of(st.integers(max_value=0), st.integers(1025), st.floats(), st.text(), st.booleans(), st.none()))
 def test_sizes_that_cannot_be_are_refused(size):
-    with pytest.raises(InputError, match="size: .*1 to 1024"):
+    with pytest.raises(InputError, match=r"size: .*1 to 1024"):
         captioned.check_size(size)
 
 
 def test_pictures_that_do_not_fit_into_memory_are_refused_before_they_are_read():
     captioned.check_size(1024, 10)
-    with pytest.raises(InputError, match="1000000000 pictures take .* GiB, this machine has"):
+    with pytest.raises(InputError, match=r"1000000000 pictures take .* GiB, this machine has"):
         captioned.check_size(1024, 10**9)
 
 

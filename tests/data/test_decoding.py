@@ -121,7 +121,7 @@ def test_pictures_without_a_sensible_reading_are_named(monkeypatch):
         decoded(encoded(COLOUR))
 
 
-def png(width, height, rows, depth=8, kind=2, interlaced=0, data=None):
+def png(width, height, rows, depth=8, kind=2, interlaced=0, data=None):  # noqa: PLR0913, PLR0917
     """A PNG written by hand, with as many rows of its pixels as said."""
 
     def chunk(name, body):

@@ -130,8 +130,20 @@ def test_halves_that_are_neither_train_nor_test_are_refused(tmp_path, halves):
 
 @pytest.mark.parametrize(
     "box",
-    ["0 0 0 5", "0 0 5 0", "0 0 -5 5", "5 5 -5 -5", "-40 0 50 20", "0 -30 20 40", "70 0 5 5", "0 50 5 5"]
-    + ["0 0 120 20", "0 0 20 80", "0 0 1e30 1e30", "1e300 1e300 1e300 1e300"],
+    [
+        "0 0 0 5",
+        "0 0 5 0",
+        "0 0 -5 5",
+        "5 5 -5 -5",
+        "-40 0 50 20",
+        "0 -30 20 40",
+        "70 0 5 5",
+        "0 50 5 5",
+        "0 0 120 20",
+        "0 0 20 80",
+        "0 0 1e30 1e30",
+        "1e300 1e300 1e300 1e300",
+    ],
 )
 def test_boxes_that_are_not_in_the_picture_are_refused(tmp_path, box):
     _file("bounding_boxes.txt", f"1 0 0 60 40\n2 {box}\n3 20 10 20 20\n")(write(tmp_path))
