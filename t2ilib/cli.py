@@ -16,8 +16,8 @@ import yaml
 
 from t2ilib import __version__
 from t2ilib.commands import catalogue, runs, training
-from t2ilib.commands.options import Device, Source, Truncation
-from t2ilib.errors import InputError
+from t2ilib.commands.options import Device, Missing, Source, Truncation
+from t2ilib.errors import InputError, printable
 from t2ilib.files import RUNS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
@@ -47,9 +47,7 @@ def _options(
 def data(
     source: Annotated[str, typer.Argument(help='"toy", or a path: folder or zip with metadata.jsonl, CUB folder.')],
     size: Annotated[int, typer.Option(help="Side of the packed pictures, in pixels.")] = 64,
-    allow_missing: Annotated[
-        bool, typer.Option(help="Take the pictures that are there of those the lists name.")
-    ] = False,
+    allow_missing: Missing = False,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG with 64 of the pictures here.")] = None,
 ) -> None:
     """Pack captioned images once, and say what is in them.
@@ -68,11 +66,12 @@ def data(
     typer.echo(f"{len(dataset)} pictures of {dataset.size}x{dataset.size}, {len(dataset.class_names)} classes")
     for split in sorted(set(dataset.splits.tolist())):
         typer.echo(f"  {split}: {int((dataset.splits == split).sum())}")
-    typer.echo(f'first caption: "{dataset.captions[0][0]}"')
+    typer.echo(printable(f'first caption: "{dataset.captions[0][0]}"'))
+    typer.echo(printable(f"packed: {dataset.folder}"))
     if sheet:
         rows = np.linspace(0, len(dataset) - 1, min(64, len(dataset))).astype(int)
         contact_sheet(dataset.images[rows], columns=8, path=sheet)
-        typer.echo(f"wrote {sheet}")
+        typer.echo(printable(f"wrote {sheet}"))
 
 
 for command in (training.train, training.resume, runs.stop, runs.follow, runs.runs):
@@ -127,6 +126,7 @@ def sample(
 def evaluate(
     source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
     data_source: Source = None,
+    allow_missing: Missing = False,
     split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
     n: Annotated[int | None, typer.Option(min=2, help="Pictures, one caption each; default the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
@@ -147,7 +147,7 @@ def evaluate(
     from t2ilib.sampling import load_sampler
 
     judge_encoder = load_encoder(judge) if judge else None
-    drawn = {"n": n, "seed": seed, "truncation": truncation}
+    drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
     result = evaluate_sampler(load_sampler(source, device), data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
@@ -216,7 +216,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)
 
 

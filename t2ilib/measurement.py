@@ -50,14 +50,16 @@ def evaluate_sampler(  # noqa: PLR0913
     seed: int = 0,
     truncation: float | None = None,
     judge_encoder: TextEncoder | None = None,
+    allow_missing: bool = False,
 ) -> dict[str, dict]:
     """Evaluate a trained system on the reference split of its recipe, or of another source or split.
 
     `n`, `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's
-    where none is given. Returns {"metrics": ..., "protocol": ...}, as `t2ilib.metrics.results.write_result` takes them.
+    where none is given; `allow_missing` is that of `t2ilib.data.load`. Returns {"metrics": ..., "protocol": ...}, as
+    `t2ilib.metrics.results.write_result` takes them.
     """
     recipe = sampler.recipe
-    options = recipe.data.options if source is None else {}
+    options = (recipe.data.options if source is None else {}) | ({"allow_missing": True} if allow_missing else {})
     dataset = data.load(source or recipe.data.source, recipe.data.size, **options)
     cut = (recipe.evaluation.truncation if truncation is None else truncation) or None
     judge_encoder = judge_encoder or load_encoder(recipe, "judge", sampler.folder)

@@ -14,6 +14,7 @@ Source = Annotated[
         "--data", help='Pictures: "toy", a folder or zip with metadata.jsonl, CUB in AttnGAN\'s layout, a packed set.'
     ),
 ]
+Missing = Annotated[bool, typer.Option(help="Take the pictures that are there of those the lists name.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default the accelerator, if there is one.")]
 Truncation = Annotated[
     float | None,

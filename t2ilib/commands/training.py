@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from t2ilib.commands.options import Device, Processes, Set, Source
+from t2ilib.commands.options import Device, Missing, Processes, Set, Source
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS
 
@@ -14,6 +14,7 @@ def train(
     task: Annotated[str, typer.Argument(help="A system (gancls, wgan, ...), an encoder (clip), or the judge.")],
     recipe: Annotated[str | None, typer.Option(help="Shipped recipe or .yaml file; default TASK_toy.")] = None,
     source: Source = None,
+    allow_missing: Missing = False,
     steps: Annotated[
         int | None, typer.Option(help="Steps, of the generator in a system; default the recipe's.")
     ] = None,
@@ -39,6 +40,7 @@ def train(
     given = {"data.source": source and _as_seen_from_here(source), "training.steps": steps}
     overrides = {"data.options": {}} if source else {}  # those of the recipe are its own pictures'
     overrides |= _parse(changes) | {key: value for key, value in given.items() if value is not None}
+    overrides |= {"data.options.allow_missing": True} if allow_missing else {}
     settings = load_recipe(recipe, **overrides)
     if settings.task != task:
         raise InputError(f"{recipe}: is a recipe of {settings.task}, not of {task}")

@@ -4,11 +4,12 @@ import hashlib
 import inspect
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from t2ilib import files
-from t2ilib.data.captioned import CaptionedImages, is_packed, open_packed, pack
+from t2ilib.data.captioned import CaptionedImages, check_size, is_packed, open_packed, pack
 from t2ilib.data.importers.cub import import_cub
 from t2ilib.data.importers.folder import METADATA, import_folder
 from t2ilib.errors import InputError
@@ -28,15 +29,31 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
     but packed sets are packed at first under DATA/packed, and again when the source has changed; later calls open what
     is there. Raises `InputError`.
     """
+    check_size(size)
+    if not isinstance(options.get("allow_missing", False), bool):
+        raise InputError(f"{source}: allow_missing = {options['allow_missing']!r}: must be true or false")
     if source == "toy":
         return _load_toy(size, options)
-    path = _located(source)
+    path = _reached(source)
     if is_packed(path):
         return _open_at(path, size, options)
     importer = _importer(path, source)
     _check_options(options, ("allow_missing", "held_out") if importer is import_folder else ("allow_missing",), source)
     key = [str(path.resolve()), *_fingerprint(path), size, options]
     return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
+
+
+def _reached(source: str | Path) -> Path:
+    """Return the path of a source; InputError where there is nothing, or nothing that can be a source."""
+    try:
+        path = _located(source)
+        kind = os.stat(path if str(source) else "").st_mode  # Path("") would be the current folder
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it; "~name" without a home
+        what = "no such source" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: {what}; give {ACCEPTED}; data/README.md says where data sets come from") from None
+    if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+        raise InputError(f"{source}: neither a folder nor a file; give {ACCEPTED}")
+    return path
 
 
 def _located(source: str | Path) -> Path:
@@ -51,7 +68,7 @@ def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
         return import_cub
     if path.is_file() or any(path.glob(METADATA)) or any(path.glob(f"*/{METADATA}")):
         return import_folder
-    what = "holds no data set that is known" if path.exists() else "no such source"
+    what = "holds no data set that is known"
     raise InputError(f"{source}: {what}; give {ACCEPTED}; data/README.md says where data sets come from")
 
 

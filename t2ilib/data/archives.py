@@ -9,16 +9,20 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from t2ilib.data import reading
 from t2ilib.errors import InputError
 
 MEMBER_LIMIT = 2 << 30  # unpacked bytes of one member of an archive
 TOTAL_LIMIT = 256 << 30  # unpacked bytes of a whole archive
-RATIO_LIMIT, RATIO_FROM = 250, 16 << 20  # a member larger than the second shrinks by the first at most
+RATIO_LIMIT, RATIO_FROM = 250, 16 << 20  # what is larger than the second has shrunk by the first at most
+NAME_LIMIT, PATH_LIMIT = 255, 4000  # bytes of a name, and of it with its folders
 
 
 def check_name(name: str, inside: str | Path) -> str:
     """Return a relative path as written in a list or archive, normalised; `InputError` when it could lead outside."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(reading.check_text(name, inside))
+    if len(name.encode()) > PATH_LIMIT or any(len(part.encode()) > NAME_LIMIT for part in path.parts):
+        raise InputError(f"{inside}: the name {name!r} is longer than files can have; rename that file")
     if not path.name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\\" in name:
         raise InputError(f"{inside}: the name {name!r} leads outside; use relative names with '/' and without '..'")
     if any(ord(letter) < 32 for letter in name):
@@ -28,26 +32,36 @@ def check_name(name: str, inside: str | Path) -> str:
 
 def open_archive(path: str | Path) -> zipfile.ZipFile:
     """Open a zip archive after checking every member's name, kind and declared size; `InputError` names the member."""
+    if not reading.is_file(path):
+        raise InputError(f"{path}: no such file; check the path")
     try:
         archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # damaged directories fail in many ways
         raise InputError(f"{path}: not a readable zip archive ({error}); get it again") from error
     try:
+        names = set()
         for member in archive.infolist():
-            _check_member(member, path)
-        total = sum(member.file_size for member in archive.infolist())
-        if total > TOTAL_LIMIT:
-            raise InputError(f"{path}: unpacks to {total >> 30} GiB, over the limit of {TOTAL_LIMIT >> 30}; split it")
+            name = _check_member(member, path)
+            if name in names:
+                raise InputError(f"{path}: member {name!r} is there twice; pack the archive again")
+            names.add(name)
+        _check_total(sum(member.file_size for member in archive.infolist()), Path(path))
     except InputError:
         archive.close()
         raise
     return archive
 
 
-def _check_member(member: zipfile.ZipInfo, path: str | Path) -> None:
-    check_name(member.filename, path)
+def _check_total(total: int, path: Path) -> None:
+    if total > TOTAL_LIMIT:
+        raise InputError(f"{path}: unpacks to {total >> 30} GiB, over the limit of {TOTAL_LIMIT >> 30}; split it")
+    size = path.stat().st_size
+    if total > RATIO_FROM and total > RATIO_LIMIT * size:  # members may share their bytes
+        raise InputError(f"{path}: {size} bytes that unpack to {total}, a decompression bomb; remove it")
+
+
+def _check_member(member: zipfile.ZipInfo, path: str | Path) -> str:
+    name = check_name(member.filename, path)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InputError(f"{path}: member {member.filename!r} is a link or device; pack the file itself")
@@ -57,14 +71,20 @@ def _check_member(member: zipfile.ZipInfo, path: str | Path) -> None:
     if bomb or member.file_size > MEMBER_LIMIT:
         size = f"{member.compress_size} bytes that unpack to {member.file_size}"
         raise InputError(f"{path}: member {member.filename!r} has {size}, a decompression bomb; remove it")
+    return name
 
 
-def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return the bytes of one member; `InputError` when it is missing or damaged."""
+def read_member(archive: zipfile.ZipFile, name: str, limit: int = MEMBER_LIMIT) -> bytes:
+    """Return the bytes of one member; `InputError` when it is missing, damaged, or larger than `limit` bytes."""
     try:
+        size = archive.getinfo(name).file_size
+        if size > limit:
+            raise InputError(f"{archive.filename}: member {name!r} has {size} bytes, over {limit}; shrink or remove it")
         return archive.read(name)
+    except InputError:
+        raise
     except KeyError:
-        raise FileNotFoundError(name) from None
+        raise InputError(f"{archive.filename}: member {name!r} is missing; get the archive again") from None
     except Exception as error:  # zlib, lzma and zipfile each have their own
         raise InputError(f"{archive.filename}: member {name!r} is damaged ({error}); get the archive again") from error
 

@@ -12,16 +12,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from t2ilib.data import reading
 from t2ilib.errors import InputError
 from t2ilib.files import ABANDONED_SECONDS
 
 FORMAT = "t2ilib-packed"
 VERSION = 1
 IMAGES, CAPTIONS, META = "images.npy", "captions.jsonl", "meta.json"
+SPLITS = ("train", "validation", "test")
+SIDE_LIMIT = 1024  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,14 @@ class CaptionedImages:
         for name, column in columns.items():
             if len(column) != count:
                 raise InputError(f"{name}: {len(column)} entries for {count} pictures; give one per picture")
-        if not all(self.captions):
-            first = next(i for i, row in enumerate(self.captions) if not row)
-            raise InputError(f"captions: picture {first} has none; every picture needs at least one")
+        for index, row in enumerate(self.captions):
+            _check_captions(row, index)
+        if unknown := set(self.splits.tolist()).difference(SPLITS):
+            raise InputError(f"splits: {min(unknown, key=str)!r} is none; use {', '.join(SPLITS)}")
+        if not np.issubdtype(self.class_ids.dtype, np.integer):
+            raise InputError(f"class_ids: {self.class_ids.dtype}; give whole numbers")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise InputError("class_names: not all are texts; give one for each class")
         if count and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
             raise InputError(f"class_ids: outside 0..{len(self.class_names) - 1}, the classes that are named")
 
@@ -65,6 +74,11 @@ class CaptionedImages:
     def size(self) -> int:
         """Height of the pictures in pixels."""
         return self.images.shape[1]
+
+    @property
+    def folder(self) -> Path | None:
+        """The packed set that the pictures lie in; None where they lie in memory."""
+        return Path(self.images.filename).parent if isinstance(self.images, np.memmap) else None
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "CaptionedImages":
         """Return the pictures at `indices`, in that order (their pixels are copied into memory)."""
@@ -91,26 +105,66 @@ class CaptionedImages:
         indices = np.flatnonzero(self.splits == name)
         if not len(indices):
             there = ", ".join(sorted(set(self.splits.tolist()))) or "none"
-            raise InputError(f"split {name!r}: no pictures; this set has: {there}; name one of them (data.reference), or add it")
+            raise InputError(
+                f"split {name!r}: no pictures; this set has: {there}; name one of them (data.reference), or add it"
+            )
         return self.subset(indices)
+
+
+def _check_captions(row: object, index: int) -> None:
+    if not isinstance(row, list) or not all(isinstance(caption, str) for caption in row):
+        raise InputError(f"captions: those of picture {index} are no list of texts; give one")
+    if not all(row) or not row:
+        what = "an empty one" if row else "none"
+        raise InputError(f"captions: picture {index} has {what}; every picture needs at least one, with words")
+    try:
+        "".join(row).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"captions: half a character (a lone surrogate) for picture {index}; correct it") from None
+
+
+def check_size(size: object, count: int = 0) -> None:
+    """Raise InputError for an impossible side of pictures, and for `count` of them that this machine cannot hold."""
+    if type(size) is not int or not 1 <= size <= SIDE_LIMIT:
+        raise InputError(f"size: {size}; give the side of the pictures in pixels, 1 to {SIDE_LIMIT}")
+    needed = count * size * size * 3
+    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        told = f"{count} pictures take {needed / 2**30:.1f} GiB, this machine has {memory / 2**30:.1f}"
+        raise InputError(f"size: {size}; at that side {told}; choose a smaller one")
 
 
 def pack(dataset: CaptionedImages, folder: str | Path) -> None:
     """Write `dataset` as a packed set at `folder`, whole or not at all, replacing a packed set that is there.
 
-    Raises `InputError` when `folder` holds something else than a packed set.
+    Raises `InputError` when `folder` holds something else than a packed set, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not (is_packed(folder) or (folder.is_dir() and not any(folder.iterdir()))):
-        raise InputError(f"{folder}: holds something else than a packed set; choose another folder")
-    with _temporary_beside(folder) as temporary:
-        np.save(temporary / IMAGES, dataset.images)
-        (temporary / CAPTIONS).write_text("".join(_rows(dataset)), encoding="utf-8")
-        (temporary / META).write_text(json.dumps(_meta(dataset), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for name in (IMAGES, CAPTIONS, META):
-            with open(temporary / name, "rb+") as file:
-                os.fsync(file.fileno())
-        _swap(temporary, folder)
+        raise InputError(f"{folder}: holds something else than a packed set; move it away, or choose another folder")
+    try:
+        with _temporary_beside(folder) as temporary:
+            _check_space(dataset.images.nbytes, temporary)
+            _write(dataset, temporary)
+            _swap(temporary, folder)
+    except OSError as error:
+        what = error.strerror or error
+        raise InputError(f"{folder}: cannot be written ({what}); make room there, or set T2I_DATA elsewhere") from error
+
+
+def _write(dataset: CaptionedImages, folder: Path) -> None:
+    np.save(folder / IMAGES, dataset.images)
+    with open(folder / CAPTIONS, "w", encoding="utf-8") as file:
+        file.writelines(_rows(dataset))
+    (folder / META).write_text(json.dumps(_meta(dataset), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in (IMAGES, CAPTIONS, META):
+        with open(folder / name, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _check_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"the pictures take {needed >> 20} MiB, {free >> 20} are free")
 
 
 def is_packed(folder: str | Path) -> bool:
@@ -129,14 +183,22 @@ def open_packed(folder: str | Path) -> CaptionedImages:
         return CaptionedImages(
             images=images,
             captions=[row["captions"] for row in rows],
-            class_ids=np.array([row["class_id"] for row in rows], dtype=np.int64),
-            splits=np.array([row["split"] for row in rows], dtype=np.str_),
+            class_ids=_whole([row["class_id"] for row in rows], "class_id"),
+            splits=np.array([str(row["split"]) for row in rows], dtype=np.str_),
             class_names=meta["class_names"],
-            attributes=np.array([row["attributes"] for row in rows], dtype=np.int64) if meta["attributes"] else None,
+            attributes=_whole([row["attributes"] for row in rows], "attributes") if meta["attributes"] else None,
             source=meta["source"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / CAPTIONS, f"{type(error).__name__}: {error}") from error
+
+
+def _whole(column: list, name: str) -> np.ndarray:
+    """Return a column of whole numbers as int64; 1.5 would become 1."""
+    found = np.array(column)
+    if len(column) and found.dtype != np.int64:
+        raise TypeError(f"{name}: not whole numbers")
+    return found.astype(np.int64)
 
 
 def _rows(dataset: CaptionedImages) -> Iterator[str]:
@@ -144,7 +206,10 @@ def _rows(dataset: CaptionedImages) -> Iterator[str]:
         row = {"captions": captions, "class_id": int(dataset.class_ids[index]), "split": str(dataset.splits[index])}
         if dataset.attributes is not None:
             row["attributes"] = dataset.attributes[index].tolist()
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        if len(line.encode()) > reading.LINE_LIMIT:
+            raise InputError(f"captions: those of picture {index} take over {reading.LINE_LIMIT} bytes; shorten them")
+        yield line
 
 
 def _meta(dataset: CaptionedImages) -> dict:
@@ -192,10 +257,11 @@ def _damaged(path: Path, what: str) -> InputError:
 
 def _read_meta(folder: Path) -> dict:
     path = folder / META
+    if not reading.is_file(path, folder):
+        raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first") from None
+        text = reading.read_bytes(path, folder).decode("utf-8")
+        meta = reading.parse_json(text, META)
     except ValueError as error:
         raise _damaged(path, f"not JSON ({error})") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
@@ -204,17 +270,17 @@ def _read_meta(folder: Path) -> dict:
         raise _damaged(path, f"packed-set version {meta.get('version')!r}, this library reads {VERSION}")
     kinds = {"count": int, "size": int, "class_names": list, "attributes": bool, "source": dict}
     for key, kind in kinds.items():
-        if not isinstance(meta.get(key), kind):
+        if type(meta.get(key)) is not kind or (kind is int and meta[key] < 0):
             raise _damaged(path, f"entry {key!r} is missing or not a {kind.__name__}")
     return meta
 
 
 def _read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    if not reading.is_file(path, path.parent):
+        raise _damaged(path, "missing")
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise _damaged(path, "missing") from None
-    except (ValueError, OSError, EOFError) as error:
+        images = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # damaged headers fail in many ways
         raise _damaged(path, f"cannot be read ({error})") from error
     if images.shape != shape or images.dtype != np.uint8:
         raise _damaged(path, f"{images.dtype} of shape {images.shape}, {META} says uint8 of shape {shape}")
@@ -222,13 +288,14 @@ def _read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_rows(path: Path, count: int) -> list[dict]:
+    if not reading.is_file(path, path.parent):
+        raise _damaged(path, "missing")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # captions may hold other line separators
-        rows = [json.loads(line) for line in lines if line]
-    except FileNotFoundError:
-        raise _damaged(path, "missing") from None
-    except ValueError as error:
+        with open(path, "rb") as file:
+            lines = islice(reading.lines(file, path.name), count + 1)  # a longer file is not read to its end
+            rows = [reading.parse_json(text, f"line {number}") for number, text in lines]
+    except (InputError, OSError) as error:
         raise _damaged(path, f"not JSON lines ({error})") from error
     if len(rows) != count:
-        raise _damaged(path, f"{len(rows)} pictures, {META} says {count}")
+        raise _damaged(path, f"{len(rows) if len(rows) < count else 'more'} pictures, {META} says {count}")
     return rows

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from t2ilib.errors import InputError
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told once, by the error here
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no others: some decoders of Pillow start programs
 PIXEL_LIMIT = 100_000_000  # pixels of one picture
 SIDES_LIMIT = 40  # longer side over shorter
@@ -23,13 +25,15 @@ def read_picture(data: bytes, name: str) -> Image.Image:
     """Decode a picture file to upright RGB, whatever its kind; `InputError` names it when that cannot be done.
 
     Turned as its EXIF entry says; transparency over white; 16-bit grey scaled to 8 bits; CMYK and palettes converted.
-    What its header says of its size is checked before anything is decoded.
+    Refused are pictures of several frames, and numbers of 32 bits, whose range nobody knows. What its header says of
+    its size is checked before anything is decoded.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(*picture.size, len(data), name)
         if picture.format == "PNG":
             _check_rows(data)
+        _check_kind(picture, name)
         picture.load()
         return _rgb(ImageOps.exif_transpose(picture))
     except InputError:
@@ -51,6 +55,15 @@ def _check_size(width: int, height: int, size: int, name: str) -> None:
         raise InputError(f"{name}: {size} bytes that unpack to {width} x {height} pixels; shrink or remove it")
 
 
+def _check_kind(picture: Image.Image, name: str) -> None:
+    """Raise InputError for several frames, but a camera's previews (MPO), and for pixels of an unknown range."""
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        raise InputError(f"{name}: has several frames; save the one that its captions describe")
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+        kind = "floating-point" if picture.mode == "F" else "32-bit"
+        raise InputError(f"{name}: {kind} pixels, whose range is unknown; save it with 8 or 16 bits")
+
+
 def _check_rows(data: bytes) -> None:
     """Raise ValueError for a PNG whose pixels end early: Pillow would fill up with black."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
@@ -69,11 +82,9 @@ def _check_rows(data: bytes) -> None:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16") or picture.mode == "I":
+    if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.int64)
         return Image.fromarray((grey.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels, whose range is unknown")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

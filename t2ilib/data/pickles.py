@@ -3,6 +3,7 @@
 Whatever is wrong becomes an `InputError` that names the file; nothing in it is ever executed.
 """
 
+import io
 import pickle
 import re
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from t2ilib.data import reading
 from t2ilib.errors import InputError
 
-LIMIT = 256 << 20  # bytes of a pickle
+LIMIT = 8 << 20  # bytes of a pickle; the names of COCO's training pictures take 3 MB
+LONGEST_NUMBER = 4096  # bits of a whole number
 
 
 def restricted_load(path: str | Path) -> object:
@@ -20,22 +23,33 @@ def restricted_load(path: str | Path) -> object:
 
     Strings written by Python 2 are read as latin-1. Every other content raises `InputError` before it can do anything.
     """
-    path = Path(path)
+    path, data = Path(path), reading.read_bytes(path, limit=LIMIT)
     try:
-        if path.stat().st_size > LIMIT:
-            raise InputError(f"{path}: larger than {LIMIT >> 20} MiB; not a list of names or numbers, check it")
-        with open(path, "rb") as file:
-            value = _Unpickler(file, encoding="latin-1").load()
+        value = _Unpickler(_Whole(data), encoding="latin-1").load()
         _check_plain(value)
         return value
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
     except _Refused as error:
-        raise InputError(f"{path}: refused, it holds {error}; only lists, strings and numbers are read") from None
+        raise InputError(f"{path}: refused, it {error}; only lists, strings and numbers are read") from None
+    except EOFError:
+        raise InputError(f"{path}: truncated after {len(data)} bytes; get it again") from None
     except Exception as error:  # a malformed pickle can fail in any way
         raise InputError(f"{path}: not a readable pickle ({type(error).__name__}: {error}); get it again") from error
+
+
+class _Whole(io.BytesIO):
+    """Bytes of which no more can be read than are there: the end within an item is an EOFError."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        if size is not None and len(found) < size:
+            raise EOFError
+        return found
+
+    def readline(self, size: int | None = -1) -> bytes:
+        found = super().readline(size)
+        if not found.endswith(b"\n"):
+            raise EOFError
+        return found
 
 
 class _Refused(Exception):
@@ -50,7 +64,9 @@ def _check_plain(value: object) -> None:
             seen.add(id(item))
             waiting.extend(item.values() if isinstance(item, dict) else item)
         elif not isinstance(item, (list, tuple, dict, str, bytes, int, float, np.generic, type(None))):
-            raise _Refused("an object that is not data")
+            raise _Refused("holds an object that is not data")
+        elif isinstance(item, int) and item.bit_length() > LONGEST_NUMBER:
+            raise _Refused(f"holds a number of {item.bit_length()} bits")
 
 
 class _Kind:
@@ -58,14 +74,14 @@ class _Kind:
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"[<>|=]?([iufc](1|2|4|8|16)|b1|\?)", str(code)):
-            raise _Refused(f"a numpy value of type {code!r}")
+            raise _Refused(f"holds a numpy value of type {code!r}")
         self.dtype = np.dtype(code)
 
 
 def _scalar(kind: _Kind, data: str | bytes) -> np.generic:
     data = data.encode("latin-1") if isinstance(data, str) else data
     if len(data) != kind.dtype.itemsize:
-        raise _Refused("a numpy number of the wrong length")
+        raise _Refused("holds a numpy number of the wrong length")
     return np.frombuffer(data, kind.dtype)[0]
 
 
@@ -91,26 +107,31 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) not in ADMITTED:
-            raise _Refused(f"a reference to {module}.{name}")
+            raise _Refused(f"wants to run {module}.{name}")
         return ADMITTED[module, name]
 
     def persistent_load(self, _: object) -> object:
-        raise _Refused("a persistent reference")
+        raise _Refused("holds a persistent reference")
 
     def refuse(self) -> None:
-        raise _Refused("an instruction that plain data does not need")
+        raise _Refused("holds an instruction that plain data does not need")
+
+    def load_inst(self) -> None:
+        """Name the class of an object in the oldest form, and refuse it."""
+        module, name = (self.readline()[:-1].decode("ascii", "replace") for _ in range(2))
+        raise _Refused(f"wants to run {module}.{name}")
 
     def load_build(self) -> None:
         """Set the state of a dtype: its byte order, the second entry; no other object has a state here."""
         state, kind = self.stack.pop(), self.stack[-1]
         if type(kind) is not _Kind or not isinstance(state, tuple) or state[1] not in ("<", ">", "|", "="):
-            raise _Refused("an object with a state")
+            raise _Refused("holds an object with a state")
         kind.dtype = kind.dtype.newbyteorder(state[1])
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if function not in ADMITTED.values():
-            raise _Refused("a call")
+            raise _Refused("holds a call")
         self.append(function(*arguments))
 
     def load_setitem(self) -> None:
@@ -133,12 +154,12 @@ class _Unpickler(pickle._Unpickler):
     def _put(self, items: list) -> None:
         keys, values = items[::2], items[1::2]
         if type(self.stack[-1]) is not dict or not all(type(key) in (str, int, float, bytes) for key in keys):
-            raise _Refused("a dictionary whose keys are not names or numbers")
+            raise _Refused("holds a dictionary whose keys are not names or numbers")
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def _extend(self, items: list) -> None:
         if type(self.stack[-1]) is not list:
-            raise _Refused("an object that is not a list")
+            raise _Refused("holds an object that is not a list")
         self.stack[-1].extend(items)
 
 
@@ -149,7 +170,7 @@ def _dispatch() -> dict:
     data += " LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL"
     kept = {getattr(pickle, name)[0] for name in data.split()}
     table = {c: f if c in kept else _Unpickler.refuse for c, f in pickle._Unpickler.dispatch.items()}
-    own = ["build", "reduce", "setitem", "setitems", "append", "appends", "dict"]
+    own = ["inst", "build", "reduce", "setitem", "setitems", "append", "appends", "dict"]
     return table | {getattr(pickle, name.upper())[0]: getattr(_Unpickler, f"load_{name}") for name in own}
 
 

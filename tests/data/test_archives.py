@@ -83,3 +83,37 @@ def test_extract_unpacks(tmp_path):
     assert (tmp_path / "out" / "b" / "c.txt").read_bytes() == b"hello"
     with pytest.raises(InputError, match="not empty"):
         archives.extract(tmp_path / "good.zip", tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", ["a.jpg", "./a.jpg", "a.jpg/"])
+def test_members_that_are_there_twice_are_refused(tmp_path, second):
+    with pytest.raises(InputError, match=r"twice\.zip: member 'a\.jpg' is there twice"):
+        archives.open_archive(zipped(tmp_path / "twice.zip", "a.jpg", second))
+
+
+def test_many_small_members_can_be_a_bomb_too(tmp_path):
+    path = zipped(tmp_path / "bomb.zip", *(f"{i}.jpg" for i in range(20)), data=bytes(1 << 20))
+    with pytest.raises(InputError, match=r"bomb\.zip: .* that unpack to 20971520, a decompression bomb"):
+        archives.open_archive(path)
+
+
+def test_a_member_is_read_up_to_a_limit(tmp_path):
+    with archives.open_archive(zipped(tmp_path / "some.zip", "a.jpg", data=b"12345")) as archive:
+        assert archives.read_member(archive, "a.jpg", 5) == b"12345"
+        with pytest.raises(InputError, match=r"some\.zip: member 'a\.jpg' has 5 bytes, over 4"):
+            archives.read_member(archive, "a.jpg", 4)
+        with pytest.raises(InputError, match=r"some\.zip: member 'b\.jpg' is missing"):
+            archives.read_member(archive, "b.jpg")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "é" * 128, "a/" * 2000 + "b", "a\0b", "\ud800.jpg"])
+def test_names_that_no_file_can_have_are_refused(name):
+    with pytest.raises(InputError, match=r"list\.txt: "):
+        archives.check_name(name, "list.txt")
+
+
+def test_what_is_no_file_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(InputError, match=r"pipe\.zip: a named pipe, not a file"):
+        archives.open_archive(tmp_path / "pipe.zip")

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from t2ilib.data import decoding
@@ -53,6 +55,54 @@ def test_exif_rotation_is_applied():
     np.testing.assert_array_equal(decoded(encoded(COLOUR, exif=exif)), np.rot90(np.asarray(COLOUR), -1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(orientation):
+    wide = np.asarray(COLOUR)[:4]
+    upright = [wide, wide[:, ::-1], wide[::-1, ::-1], wide[::-1], wide.transpose(1, 0, 2), np.rot90(wide, -1)]
+    upright += [wide[::-1, ::-1].transpose(1, 0, 2), np.rot90(wide)]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decoded(encoded(Image.fromarray(wide), exif=exif))
+    np.testing.assert_array_equal(found, upright[orientation - 1])
+
+
+def test_a_transparent_colour_of_a_palette_lies_over_white():
+    palette = COLOUR.quantize(16)
+    hidden = np.asarray(palette) == 3
+    found = decoded(encoded(palette, transparency=3))
+    assert hidden.any() and (found[hidden] == 255).all()
+    np.testing.assert_array_equal(found[~hidden], np.asarray(palette.convert("RGB"))[~hidden])
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_16_bits_are_scaled_to_8(kind):
+    assert (decoded(png(8, 8, 8, depth=16, kind=kind)) == 90).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_are_refused(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    with pytest.raises(InputError, match=r"one\.png: has several frames; save the one"):
+        decoded(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+
+
+def test_a_camera_picture_with_a_preview_is_read():
+    found = decoded(encoded(Image.new("RGB", (8, 8), "red"), "MPO", save_all=True, append_images=[COLOUR]))
+    assert found[..., 0].min() > 240 and found[..., 1:].max() < 15
+
+
+@settings(max_examples=30, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+@pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_picture_cut_off_anywhere_is_whole_or_refused(kind, share):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    whole = encoded(noise, kind.split()[-1], **({"progressive": True} if " " in kind else {}))
+    try:
+        np.testing.assert_array_equal(decoded(whole[: int(share * len(whole))]), decoded(whole))
+    except InputError as error:
+        assert str(error).startswith("one.png: not a readable picture")
+
+
 @pytest.mark.parametrize("cut", [0, 10, 60, -60])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_broken_pictures_are_named(kind, cut):
@@ -64,12 +114,14 @@ def test_broken_pictures_are_named(kind, cut):
 def test_pictures_without_a_sensible_reading_are_named(monkeypatch):
     with pytest.raises(InputError, match="floating-point"):
         decoded(encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"))
+    with pytest.raises(InputError, match=r"one\.png: 32-bit pixels, whose range is unknown; save it"):
+        decoded(encoded(Image.fromarray(RAMP.astype(np.int32) << 20), "TIFF"))
     monkeypatch.setattr(decoding, "PIXEL_LIMIT", 10)
     with pytest.raises(InputError, match="8 x 8 pixels is too large"):
         decoded(encoded(COLOUR))
 
 
-def png(width, height, rows, depth=8, kind=2, interlaced=0, data=None):
+def png(width, height, rows, depth=8, kind=2, interlaced=0, data=None):  # noqa: PLR0913, PLR0917
     """A PNG written by hand, with as many rows of its pixels as said."""
 
     def chunk(name, body):

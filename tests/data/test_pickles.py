@@ -156,3 +156,40 @@ def test_missing_and_oversized_pickles(tmp_path, monkeypatch):
     (tmp_path / "big.pickle").write_bytes(b"(lp0\n.")
     with pytest.raises(InputError, match="larger than"):
         pickles.restricted_load(tmp_path / "big.pickle")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_code_is_named_as_code(load, protocol):
+    with pytest.raises(
+        InputError, match=rf"some\.pickle: refused, it wants to run {os.system.__module__}\.system; only"
+    ):
+        load(pickle.dumps([Call(os.system, "true")], protocol))
+
+
+@pytest.mark.parametrize(
+    "data", [b"cos\nsystem\n(S'tou", b"cos\nsystem\n", b"(S'true'\nios\nsystem\n", b"(ios\nsystem\n."]
+)
+def test_code_is_named_even_where_the_file_ends_early(load, data):
+    with pytest.raises(InputError, match=r"wants to run os\.system"):
+        load(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(protocol=st.integers(0, pickle.HIGHEST_PROTOCOL), share=st.floats(0, 1, exclude_max=True))
+def test_a_pickle_cut_off_anywhere_is_truncated(tmp_path_factory, protocol, share):
+    path = tmp_path_factory.getbasetemp() / "cut.pickle"
+    whole = pickle.dumps([PLAIN, NUMPY], protocol)
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match=r"cut\.pickle: truncated after \d+ bytes; get it again"):
+        pickles.restricted_load(path)
+
+
+def test_numbers_too_long_to_print_are_refused(load):
+    with pytest.raises(InputError, match="refused, it holds a number of 20001 bits"):
+        load(pickle.dumps([1 << 20_000]))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pickle")
+    with pytest.raises(InputError, match=r"pipe\.pickle: a named pipe"):
+        pickles.restricted_load(tmp_path / "pipe.pickle")

@@ -1,0 +1,1 @@
+"""Importers: each turns one layout of captioned pictures into `CaptionedImages`."""

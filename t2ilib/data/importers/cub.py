@@ -5,20 +5,23 @@ text/           <class>/<image>.txt, one caption per line
 train/, test/   filenames.pickle, class_info.pickle (optional: without them train_test_split.txt decides)
 """
 
+import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from t2ilib.data import archives, pickles
-from t2ilib.data.captioned import CaptionedImages
-from t2ilib.data.importers.folder import decode, keep_present
-from t2ilib.errors import InputError
+from t2ilib.data import archives, pickles, reading
+from t2ilib.data.captioned import CaptionedImages, check_size
+from t2ilib.data.importers.gathering import decode, keep_present
+from t2ilib.errors import InputError, warn
 from t2ilib.files import sha256
 
 BOXES, LABELS = "bounding_boxes.txt", "image_class_labels.txt"
 CLASSES, HALVES = "classes.txt", "train_test_split.txt"
+SLACK = 0.05  # share of a picture's side by which a box may reach beyond it
 
 
 @dataclass(frozen=True)
@@ -39,26 +42,33 @@ def import_cub(folder: str | Path, size: int, *, allow_missing: bool = False) ->
     """
     folder = Path(folder)
     root = folder / "CUB_200_2011"
-    numbers = {name.removesuffix(".jpg"): number for number, name in _table(root / "images.txt").items()}
+    check_size(size)
+    numbers = _listed(root / "images.txt")
     entries = _entries(folder, numbers)
-    kept = keep_present([f"{entry.name}.jpg" for entry in entries], _both(folder), folder, allow_missing)
-    entries = [entries[index] for index in kept]
+    names = [f"{entry.name}.jpg" for entry in entries]
+    kept = keep_present(names, _both(folder), folder, allow_missing, " (a picture needs its text/*.txt, too)")
+    _tell_silent(entries, kept, folder)
+    entries, names = [entries[index] for index in kept], [names[index] for index in kept]
     places = _numbers(entries, numbers, root)
     boxes = _look_up(places, _table(root / BOXES), root / BOXES, 4)
-    class_ids = _look_up(places, _table(root / LABELS), root / LABELS, 1)[:, 0].astype(np.int64) - 1
+    class_names = _class_names(root / CLASSES)
+    class_ids = _class_ids(entries, places, root, len(class_names))
     images = decode(
-        [f"{entry.name}.jpg" for entry in entries],
-        lambda name: (root / "images" / name).read_bytes(),
+        names,
+        [entry.split for entry in entries],
+        lambda name: reading.read_bytes(root / "images" / name, folder),
         root / "images",
         size,
-        crop=lambda index, width, height: bird_box(boxes[index], width, height),
+        crop=lambda index, width, height: bird_box(
+            _checked_box(boxes[index], width, height, f"{root / BOXES}: {names[index]}"), width, height
+        ),
     )
     return CaptionedImages(
         images=images,
-        captions=[_captions(folder / "text" / f"{entry.name}.txt") for entry in entries],
+        captions=[_captions(folder / "text" / f"{entry.name}.txt", folder) for entry in entries],
         class_ids=class_ids,
         splits=np.array([entry.split for entry in entries], dtype=np.str_),
-        class_names=[_title(name) for _, name in sorted(_table(root / CLASSES).items())],
+        class_names=class_names,
         source={"importer": "cub", "name": folder.name, "sha256": _marks(folder)},
     )
 
@@ -75,20 +85,49 @@ def bird_box(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, i
     return max(0, x - half), max(0, y - half), min(width, x + half), min(height, y + half)
 
 
+def _checked_box(box: np.ndarray, width: int, height: int, where: str) -> np.ndarray:
+    """Return a box (x, y, width, height); InputError where it has no area, or does not lie in its picture."""
+    x, y, wide, high = box
+    across, down = SLACK * width, SLACK * height
+    inside = x >= -across and y >= -down and x + wide <= width + across and y + high <= height + down
+    if wide <= 0 or high <= 0 or not inside:
+        told = f"the box {', '.join(f'{value:g}' for value in box)} (x, y, width, height)"
+        raise InputError(f"{where}: {told} is not inside its {width} x {height} pixels; get lists and pictures again")
+    return box
+
+
 def _entries(folder: Path, numbers: dict[str, int]) -> list[Entry]:
     pickles = {split: folder / split / "filenames.pickle" for split in ("train", "test")}
-    if all(path.is_file() for path in pickles.values()):
-        return [Entry(name, split) for split, path in pickles.items() for name in _pickled_names(path)]
-    halves = _table(folder / "CUB_200_2011" / HALVES)
-    entries = [Entry(name, "train" if halves.get(number) == "1" else "test") for name, number in numbers.items()]
-    for entry in entries:
-        archives.check_name(entry.name, folder / "CUB_200_2011" / "images.txt")
+    there = [path for path in pickles.values() if reading.is_file(path, folder)]
+    if not there:
+        return _halves(folder, numbers)
+    if len(there) < len(pickles):
+        (gone,) = set(pickles.values()).difference(there)
+        raise InputError(f"{gone}: missing, but {there[0]} is there; get AttnGAN's metadata again, or remove both")
+    entries, seen = [], {}
+    for split, path in pickles.items():
+        for name in _pickled_names(path):
+            if name in seen:
+                also = "twice" if seen[name] == split else f"though it is in {seen[name]}, too"
+                raise InputError(f"{path}: lists {name} {also}; get AttnGAN's metadata again")
+            seen[name] = split
+            entries.append(Entry(name, split))
     return entries
+
+
+def _halves(folder: Path, numbers: dict[str, int]) -> list[Entry]:
+    path = folder / "CUB_200_2011" / HALVES
+    halves = _look_up(list(numbers.values()), _table(path), path, 1)[:, 0]
+    for name, half in zip(numbers, halves, strict=True):
+        archives.check_name(name, folder / "CUB_200_2011" / "images.txt")
+        if half not in (0, 1):
+            raise InputError(f"{path}: says {half:g} for {name}.jpg, not 1 (train) or 0 (test); get it again")
+    return [Entry(name, "train" if half else "test") for name, half in zip(numbers, halves, strict=True)]
 
 
 def _pickled_names(path: Path) -> list[str]:
     names = pickles.restricted_load(path)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: not a list of file names; get AttnGAN's metadata again")
     _check_classes(path.parent / "class_info.pickle", names)
     return [archives.check_name(name, path) for name in names]
@@ -96,23 +135,44 @@ def _pickled_names(path: Path) -> list[str]:
 
 def _check_classes(path: Path, names: list[str]) -> None:
     """Check that the class numbers beside the names agree with the names' folders, "002.Laysan_Albatross/..."."""
-    if not path.is_file():
+    if not reading.is_file(path, path.parent.parent):
         return
     classes = pickles.restricted_load(path)
     if not isinstance(classes, list) or len(classes) < len(names):
         raise InputError(f"{path}: not a list of a class number for each file name; get AttnGAN's metadata again")
     for name, number in zip(names, classes, strict=False):  # the list may go on
-        prefix = name.split(".")[0]
-        if prefix.isdigit() and not (isinstance(number, int | np.integer) and int(prefix) == number):
-            raise InputError(f"{path}: says class {number} for {name}; it belongs to other file names, get both again")
+        whole = isinstance(number, int | np.integer)
+        if not whole or _prefix(name) not in (None, number):
+            said = number if whole else f"a {type(number).__name__}"
+            raise InputError(f"{path}: says class {said} for {name}; it belongs to other file names, get both again")
+
+
+def _prefix(name: str) -> int | None:
+    """Return the class number that CUB puts before a name, as in "002.Laysan_Albatross"; None where there is none."""
+    found = re.match(r"(\d{1,9})\.", name, re.ASCII)
+    return int(found[1]) if found else None
 
 
 def _both(folder: Path) -> Callable[[str], bool]:
     def exists(name: str) -> bool:
-        text = folder / "text" / name
-        return (folder / "CUB_200_2011" / "images" / name).is_file() and text.with_suffix(".txt").is_file()
+        text = (folder / "text" / name).with_suffix(".txt")
+        return _picture_is_there(folder, name) and reading.is_file(text, folder)
 
     return exists
+
+
+def _picture_is_there(folder: Path, name: str) -> bool:
+    return reading.is_file(folder / "CUB_200_2011" / "images" / name, folder)
+
+
+def _tell_silent(entries: list[Entry], kept: list[int], folder: Path) -> None:
+    """Warn of classes with pictures of which none has captions; they vanish."""
+    of_class = {entries[index].name.split("/")[0] for index in kept}
+    left = [entry.name for index, entry in enumerate(entries) if index not in set(kept)]
+    left = [name for name in left if name.split("/")[0] not in of_class and _picture_is_there(folder, f"{name}.jpg")]
+    if silent := dict.fromkeys(name.split("/")[0] for name in left):
+        told = f"the first is {next(iter(silent))}; get their text/*.txt"
+        warn(f"{folder}: {len(silent)} classes have pictures and no captions, and are left out, {told}")
 
 
 def _numbers(entries: list[Entry], numbers: dict[str, int], root: Path) -> list[int]:
@@ -122,15 +182,51 @@ def _numbers(entries: list[Entry], numbers: dict[str, int], root: Path) -> list[
     return [numbers[entry.name] for entry in entries]
 
 
+def _listed(path: Path) -> dict[str, int]:
+    """Read the names of pictures, without .jpg, and their numbers."""
+    numbers: dict[str, int] = {}
+    for number, name in _table(path).items():
+        if numbers.setdefault(name.removesuffix(".jpg"), number) != number:
+            raise InputError(f"{path}: lists {name} twice; get it again")
+    return numbers
+
+
 def _table(path: Path) -> dict[int, str]:
     """Read lines of a number and a text."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return {int(line.split(maxsplit=1)[0]): line.split(maxsplit=1)[1].strip() for line in lines if line.strip()}
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; {path.parent.parent} is not CUB in AttnGAN's layout, check it") from None
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not lines of a number and a text ({error}); get it again") from error
+    folder, table = path.parent.parent, {}
+    if not reading.is_file(path, folder):
+        raise InputError(f"{path}: missing; {folder} is not CUB in AttnGAN's layout, check it")
+    for place, line in reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path):
+        found = re.fullmatch(r"\s*(\d{1,9})\s+(\S.*?)\s*", line, re.ASCII)
+        if not found:
+            raise InputError(f"{path}: not lines of a number and a text (line {place}); get it again")
+        if int(found[1]) in table:
+            raise InputError(f"{path}: has two lines for {found[1]}, the second is line {place}; get it again")
+        table[int(found[1])] = found[2]
+    return table
+
+
+def _class_names(path: Path) -> list[str]:
+    table = _table(path)
+    names = [name for _, name in sorted(table.items())]
+    if set(table) != set(range(1, len(table) + 1)):
+        raise InputError(f"{path}: its numbers are not 1 to {len(table)}; get it again")
+    for number, name in enumerate(names, 1):
+        if _prefix(name) not in (None, number):
+            raise InputError(f"{path}: has number {number} for {name}; get it again")
+    return [_title(name) for name in names]
+
+
+def _class_ids(entries: list[Entry], places: list[int], root: Path, classes: int) -> np.ndarray:
+    """Return the classes (N,), from 0; InputError for one that is not there, and for one that the name contradicts."""
+    labels = _look_up(places, _table(root / LABELS), root / LABELS, 1)[:, 0]
+    for entry, label in zip(entries, labels, strict=True):
+        if label not in range(1, classes + 1):
+            told = f"{CLASSES} has 1 to {classes}"
+            raise InputError(f"{root / LABELS}: says class {label:g} for {entry.name}.jpg, {told}; get both again")
+        if _prefix(entry.name) not in (None, label):
+            raise InputError(f"{root / LABELS}: says class {label:g} for {entry.name}.jpg; it is of another set")
+    return labels.astype(np.int64) - 1
 
 
 def _look_up(numbers: list[int], table: dict[int, str], path: Path, width: int) -> np.ndarray:
@@ -145,9 +241,10 @@ def _look_up(numbers: list[int], table: dict[int, str], path: Path, width: int) 
     return rows
 
 
-def _captions(path: Path) -> list[str]:
-    text = path.read_bytes().decode("utf-8", errors="replace").replace("\ufffd", " ")
-    captions = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+def _captions(path: Path, folder: Path) -> list[str]:
+    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, errors="replace")
+    captions = [" ".join(line.replace("\ufffd", " ").split()) for _, text in rows for line in text.splitlines()]
+    captions = [caption for caption in captions if caption]
     if not captions:
         raise InputError(f"{path}: holds no caption; get it again or remove the picture")
     return captions

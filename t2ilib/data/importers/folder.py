@@ -5,32 +5,33 @@ Each line of `metadata.jsonl` is an object: `file_name` (relative to it), the ca
 There may be one such file at the top, or one in each of `train/`, `validation/`, `test/`.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import io
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
-from t2ilib.data import archives, decoding
-from t2ilib.data.captioned import CaptionedImages
-from t2ilib.errors import InputError
+from t2ilib.data import archives, reading
+from t2ilib.data.captioned import CaptionedImages, check_size
+from t2ilib.data.importers.gathering import decode, keep_present
+from t2ilib.errors import InputError, warn
 from t2ilib.files import sha256
 
 METADATA = "metadata.jsonl"
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 SEVERAL_CLASSES = 2
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass
 class Files:
     """The files of a folder or zip archive, by relative name."""
 
-    names: list[str]  # those that may be metadata
+    names: list[str]  # all of them
     exists: Callable[[str], bool]
     read: Callable[[str], bytes]
 
@@ -51,9 +52,7 @@ class Record:
         self.captions += other.captions
 
 
-def import_folder(
-    path: str | Path, size: int, *, allow_missing: bool = False, held_out: int = 0
-) -> CaptionedImages:
+def import_folder(path: str | Path, size: int, *, allow_missing: bool = False, held_out: int = 0) -> CaptionedImages:
     """Import a folder or zip of pictures at `size` x `size`: short side resized (antialiased), then the centre square.
 
     The split is the row's, else that of a folder called train, validation or test, else "train". Classes are
@@ -63,19 +62,19 @@ def import_folder(
     anew: so many classes, spread evenly over the list of all, are the split "test", the others "train".
     """
     path = Path(path)
+    check_size(size)
     with open_files(path) as files:
-        metadata = [name for name in files.names if PurePosixPath(name).name == METADATA]
-        if not metadata:
-            raise InputError(f"{path}: holds no {METADATA}; write one line per picture, see data/README.md")
+        metadata = _metadata(files.names, path)
         records = _records(files, metadata, path)
         names = list(records)
+        _tell_unlisted(files.names, names, path)
         kept = keep_present(names, files.exists, path, allow_missing)
         names = [names[i] for i in kept]
         class_ids, class_names = _classes(names, [records[name] for name in names], path)
         splits = np.array([records[name].split for name in names], dtype=np.str_)
         if held_out:
             splits = _by_class(class_ids, len(class_names), held_out, path)
-        images = decode(names, files.read, path, size)
+        images = decode(names, splits, files.read, path, size)
         marks = {path.name: sha256(path)} if path.is_file() else {name: sha256(path / name) for name in metadata}
     return CaptionedImages(
         images=images,
@@ -91,82 +90,66 @@ def import_folder(
 def open_files(path: Path) -> Iterator[Files]:
     """Give access to the files of a folder or, checked, of a zip archive."""
     if path.is_dir():
-        found = [*path.glob(METADATA), *path.glob(f"*/{METADATA}")]
-        names = sorted(file.relative_to(path).as_posix() for file in found)
-        yield Files(names, lambda name: (path / name).is_file(), lambda name: (path / name).read_bytes())
+        names = [os.path.join(folder, name) for folder, _, there in os.walk(path) for name in there]
+        names += [*path.glob(METADATA), *path.glob(f"*/{METADATA}")]  # also through links, and what is no file
+        names = sorted({Path(name).relative_to(path).as_posix() for name in names})
+        yield Files(
+            names,
+            lambda name: reading.is_file(path / name, path),
+            lambda name: reading.read_bytes(path / name, path),
+        )
     else:
         with archives.open_archive(path) as archive:
-            names = archive.namelist()
-            yield Files(names, set(names).__contains__, lambda name: archives.read_member(archive, name))
+            members = {str(PurePosixPath(name)): name for name in archive.namelist() if not name.endswith("/")}
+            yield Files(
+                list(members),
+                members.__contains__,
+                lambda name: archives.read_member(archive, members[name], reading.FILE_LIMIT),
+            )
 
 
-def keep_present(names: Sequence[str], exists: Callable[[str], bool], where: Path, allow_missing: bool) -> list[int]:
-    """Return the positions of the names that exist; `InputError` counts the others unless `allow_missing`."""
-    kept = [index for index, name in enumerate(names) if exists(name)]
-    missing = len(names) - len(kept)
-    if missing and not (allow_missing and kept):
-        first = next(name for name in names if not exists(name))
-        take = "pass allow_missing=True (t2i data: --allow-missing) to take what is there"
-        remedy = f"get the complete data, or {take}" if kept else "check the path"
-        raise InputError(f"{where}: {missing} of {len(names)} pictures are missing, the first is {first}; {remedy}")
-    if not kept:
-        raise InputError(f"{where}: lists no pictures; check that it is the right one")
-    return kept
+def _metadata(names: list[str], path: Path) -> list[str]:
+    """Return the lists among the names: in a folder at its top or one below, in an archive anywhere."""
+    deepest = 2 if path.is_dir() else archives.PATH_LIMIT
+    found = [name for name in map(PurePosixPath, names) if name.name == METADATA and len(name.parts) <= deepest]
+    if not found:
+        raise InputError(f"{path}: holds no {METADATA}; write one line per picture, see data/README.md")
+    return [str(name) for name in found]
 
 
-def decode(
-    names: Sequence[str], read: Callable[[str], bytes], where: Path, size: int, crop: Callable | None = None
-) -> np.ndarray:
-    """Decode pictures into (N, size, size, 3) uint8, several at a time.
-
-    `crop(index, width, height)` gives the box (left, top, right, bottom) to keep of picture `index`; without it the
-    whole picture counts.
-    """
-    if size < 1:
-        raise InputError(f"size: {size}; give the side of the pictures in pixels")
-    images = np.empty((len(names), size, size, 3), dtype=np.uint8)
-
-    def place(index: int) -> None:
-        picture = decoding.read_picture(read(names[index]), f"{where}/{names[index]}")
-        box = crop(index, *picture.size) if crop else None
-        images[index] = decoding.square(picture, size, box)
-
-    with ThreadPoolExecutor() as pool:
-        done = pool.map(place, range(len(names)))
-        for _ in tqdm(done, desc=f"reading {where.name}", total=len(names), disable=None, delay=2, leave=False):
-            pass
-    return images
+def _tell_unlisted(names: list[str], listed: list[str], path: Path) -> None:
+    """Warn of pictures that have no caption because no line names them; a system never sees those."""
+    known = set(listed)
+    unlisted = [name for name in names if name.lower().endswith(ENDINGS) and name not in known]
+    unlisted = [name for name in unlisted if not PurePosixPath(name).name.startswith(".")]
+    if unlisted:
+        told = f"the first is {unlisted[0]}; give them captions, or remove them"
+        warn(f"{path}: {len(unlisted)} pictures are in no {METADATA} and left out, {told}")
 
 
 def _records(files: Files, metadata: list[str], path: Path) -> dict[str, Record]:
     records: dict[str, Record] = {}
     for file in metadata:
-        try:
-            lines = files.read(file).decode("utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}/{file}: not UTF-8 ({error}); save it as UTF-8") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                where = f"{path}/{file} line {number}"
-                name, record = _record(line, PurePosixPath(file).parent, where)
-                if name in records:
-                    records[name].add(record, where)
-                else:
-                    records[name] = record
+        for number, line in reading.lines(io.BytesIO(files.read(file)), f"{path}/{file}"):
+            where = f"{path}/{file} line {number}"
+            name, record = _record(line, PurePosixPath(file).parent, where)
+            if name in records:
+                records[name].add(record, where)
+            else:
+                records[name] = record
     return records
 
 
 def _record(line: str, folder: PurePosixPath, where: str) -> tuple[str, Record]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}); write one object per line") from None
+    row = reading.parse_json(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise InputError(f'{where}: has no "file_name"; name the picture, relative to {METADATA}')
     name = str(folder / archives.check_name(row["file_name"], where))
     label, number = row.get("class"), row.get("class_id")
     if not isinstance(label, str | None) or not isinstance(number, int | None) or isinstance(number, bool):
-        raise InputError(f'{where}: "class" must be a string and "class_id" a whole number')
+        raise InputError(f'{where}: "class" must be a string and "class_id" a whole number; correct it')
+    if label is not None and not reading.check_text(label, where).strip():
+        raise InputError(f'{where}: "class" is empty; name the class, or leave it out')
     return name, Record(_captions(row, where), _split(row.get("split"), name, where), label, number)
 
 
@@ -174,8 +157,8 @@ def _captions(row: dict, where: str) -> list[str]:
     given = next((row[key] for key in ("captions", "text", "caption") if row.get(key) is not None), [])
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(caption, str) for caption in given):
-        raise InputError(f'{where}: "captions" must be a list of strings, or "text" a string')
-    captions = [" ".join(caption.split()) for caption in given if caption.strip()]
+        raise InputError(f'{where}: "captions" must be a list of strings, or "text" a string; correct it')
+    captions = [" ".join(reading.check_text(caption, where).split()) for caption in given if caption.strip()]
     if not captions:
         raise InputError(f'{where}: has no caption; give "captions" (a list) or "text"')
     return captions

@@ -9,7 +9,7 @@ whether a generator composes what it learnt.
 
 import numpy as np
 
-from t2ilib.data.captioned import CaptionedImages
+from t2ilib.data.captioned import CaptionedImages, check_size
 from t2ilib.data.toy.attributes import (
     ATTRIBUTES,
     COLOUR_ATTRIBUTES,
@@ -56,8 +56,11 @@ def toy_birds(
     the same seed shows the same birds at every size. InputError for impossible counts, sizes or seeds.
     """
     counts = {"train": train, "validation": validation, "test": test}
+    if not all(type(value) is int for value in (*counts.values(), seed)):
+        raise InputError(f"{counts}, seed {seed}: give whole numbers")
     if min(counts.values()) < 0 or sum(counts.values()) == 0 or seed < 0:
         raise InputError(f"{counts}, seed {seed}: give counts and a seed of 0 or more, and at least one picture")
+    check_size(size, sum(counts.values()))
     streams = [mixed(seed, 300 + i) >> 1 for i in range(len(counts))]
     attributes = np.concatenate(
         [

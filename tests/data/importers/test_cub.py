@@ -1,5 +1,6 @@
 """CUB-200-2011 in AttnGAN's layout: crops as DF-GAN makes them, splits from pickles, gaps that are counted."""
 
+import os
 import pickle
 import shutil
 
@@ -92,6 +93,107 @@ def _file(name, text):
     return lambda folder: (folder / "CUB_200_2011" / name).write_text(text)
 
 
+def _classes(value):
+    return lambda folder: (folder / "train" / "class_info.pickle").write_bytes(pickle.dumps(value, 0))
+
+
+def _both_pickled(folder):
+    _pickled(NAMES)(folder)
+    _classes([1, 1, 2])(folder)
+
+
+def _linked(name):
+    def change(folder):
+        outside = folder.parent / f"{folder.name} outside"
+        (folder / name).rename(outside)
+        (folder / name).symlink_to(outside)
+
+    return change
+
+
+def _piped(name):
+    def change(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+@pytest.mark.parametrize("halves", ["1 1\n2 2\n3 0\n", "1 1\n2 -1\n3 0\n", "1 1\n2 0.5\n3 0\n", "1 1\n3 0\n"])
+def test_halves_that_are_neither_train_nor_test_are_refused(tmp_path, halves):
+    _file("train_test_split.txt", halves)(write(tmp_path, pickles=False))
+    with pytest.raises(
+        InputError, match=r"train_test_split\.txt: (says .* not 1 \(train\) or 0|has no line for image 2)"
+    ):
+        import_cub(tmp_path, 8)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "0 0 0 5",
+        "0 0 5 0",
+        "0 0 -5 5",
+        "5 5 -5 -5",
+        "-40 0 50 20",
+        "0 -30 20 40",
+        "70 0 5 5",
+        "0 50 5 5",
+        "0 0 120 20",
+        "0 0 20 80",
+        "0 0 1e30 1e30",
+        "1e300 1e300 1e300 1e300",
+    ],
+)
+def test_boxes_that_are_not_in_the_picture_are_refused(tmp_path, box):
+    _file("bounding_boxes.txt", f"1 0 0 60 40\n2 {box}\n3 20 10 20 20\n")(write(tmp_path))
+    with pytest.raises(
+        InputError, match=r"bounding_boxes\.txt: 001\.Gull/Gull_2\.jpg: the box .* not inside its 60 x 40"
+    ):
+        import_cub(tmp_path, 8)
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e999"])
+def test_boxes_of_numbers_that_are_not_finite_are_refused(tmp_path, number):
+    _file("bounding_boxes.txt", f"1 0 0 60 40\n2 0 0 {number} 5\n3 20 10 20 20\n")(write(tmp_path))
+    with pytest.raises(InputError, match=r"bounding_boxes\.txt: lines do not hold 4 numbers"):
+        import_cub(tmp_path, 8)
+
+
+def test_a_box_may_reach_a_little_beyond_its_picture(tmp_path):
+    _file("bounding_boxes.txt", "1 -1 -1 62 42\n2 0 0 61 41\n3 20 10 20 20\n")(write(tmp_path))
+    assert len(import_cub(tmp_path, 8)) == 3
+
+
+def test_the_same_bytes_in_train_and_test_are_told(tmp_path, caplog):
+    images = write(tmp_path) / "CUB_200_2011" / "images"
+    shutil.copy(images / f"{NAMES[1]}.jpg", images / f"{NAMES[2]}.jpg")
+    assert len(import_cub(tmp_path, 8)) == 3
+    (told,) = caplog.messages
+    assert (
+        "1 pictures are in two splits" in told
+        and f"{NAMES[1]}.jpg (train)" in told
+        and f"{NAMES[2]}.jpg (test)" in told
+    )
+
+
+def test_a_class_with_pictures_and_without_captions_is_told(tmp_path, caplog):
+    (write(tmp_path) / "text" / f"{NAMES[2]}.txt").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 pictures are missing.* needs its text/"):
+        import_cub(tmp_path, 8)
+    assert not caplog.messages
+    assert len(import_cub(tmp_path, 8, allow_missing=True)) == 2
+    (told,) = caplog.messages
+    assert "1 classes have pictures and no captions, and are left out, the first is 002.Red_Tern" in told
+
+
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
+    for name in ("CUB_200_2011/images.txt", f"text/{NAMES[0]}.txt"):
+        path = (write(tmp_path / name.replace("/", "_"))) / name
+        path.write_text(path.read_text(errors="replace"), encoding="utf-8-sig")
+        assert import_cub(tmp_path / name.replace("/", "_"), 8).captions[0][0] == "a bird"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -107,7 +209,38 @@ def _file(name, text):
         (_file("bounding_boxes.txt", "1 0 0 5\n2 0 0 5\n3 0 0 5\n"), "4 numbers"),
         (_file("bounding_boxes.txt", "1 0 0 5 x\n2 0 0 5 5\n3 0 0 5 5\n"), "not numbers"),
         (_file("bounding_boxes.txt", "1 0 0 5 nan\n2 0 0 5 5\n3 0 0 5 5\n"), "4 numbers"),
-        (_file("image_class_labels.txt", "1 1\n2 1\n3 5\n"), "class_ids"),
+        (_file("image_class_labels.txt", "1 1\n2 1\n3 5\n"), r"labels\.txt: says class 5 for 002.*has 1 to 2"),
+        (_file("image_class_labels.txt", "1 1\n2 1.5\n3 2\n"), r"labels\.txt: says class 1\.5 for 001"),
+        (_file("image_class_labels.txt", "1 1\n2 -1\n3 2\n"), r"labels\.txt: says class -1 for 001"),
+        (_file("image_class_labels.txt", "1 1\n2 0\n3 2\n"), r"labels\.txt: says class 0 for 001"),
+        (_file("image_class_labels.txt", "1 2\n2 2\n3 1\n"), r"labels\.txt: says class 2 for 001.*another set"),
+        (_file("image_class_labels.txt", "1 1\n2 1\n"), r"labels\.txt: has no line for image 3"),
+        (_file("image_class_labels.txt", "1 1\n2 1\n2 1\n3 2\n"), r"labels\.txt: has two lines for 2"),
+        (_file("images.txt", "".join(f"{i} {NAMES[0]}.jpg\n" for i in (1, 2))), r"images\.txt: lists 001.* twice"),
+        (_file("images.txt", "1 a.jpg\0\n"), r"images\.txt line 1: holds NUL bytes"),
+        (_file("classes.txt", "1 001.Gull\n3 003.Tern\n"), r"classes\.txt: its numbers are not 1 to 2"),
+        (_file("classes.txt", "2 001.Gull\n1 002.Red_Tern\n"), r"classes\.txt: has number 1 for 002\.Red_Tern"),
+        (_pickled([]), r"filenames\.pickle: not a list"),
+        (_pickled([NAMES[0], NAMES[0]]), r"train/filenames\.pickle: lists 001.* twice"),
+        (_both_pickled, r"test/filenames\.pickle: lists 002.*though it is in train, too"),
+        (
+            lambda f: (f / "test" / "filenames.pickle").unlink(),
+            r"test/filenames\.pickle: missing, but .*train.* is there",
+        ),
+        (
+            lambda f: (f / "train" / "filenames.pickle").unlink(),
+            r"train/filenames\.pickle: missing, but .*test.* is there",
+        ),
+        (_classes([1]), r"class_info\.pickle: not a list of a class number for each"),
+        (_classes([1, 1.5]), r"class_info\.pickle: says class a float for 001"),
+        (_classes([1, [[]]]), r"class_info\.pickle: says class a list for 001"),
+        (lambda f: (f / "text" / f"{NAMES[0]}.txt").write_text("a bird", "utf-16"), r"Gull_1\.txt: .*UTF-16; save it"),
+        (_linked(f"text/{NAMES[0]}.txt"), r"Gull_1\.txt: a link that leads out of"),
+        (_linked(f"CUB_200_2011/images/{NAMES[0]}.jpg"), r"Gull_1\.jpg: a link that leads out of"),
+        (_linked("CUB_200_2011/classes.txt"), r"classes\.txt: a link that leads out of"),
+        (_piped(f"text/{NAMES[0]}.txt"), r"Gull_1\.txt: a named pipe"),
+        (_piped("CUB_200_2011/images.txt"), r"images\.txt: a named pipe"),
+        (_piped("train/filenames.pickle"), r"filenames\.pickle: a named pipe"),
         (_file(f"images/{NAMES[0]}.jpg", "no picture"), r"Gull_1\.jpg: not a readable picture"),
         (lambda f: (f / "text" / f"{NAMES[0]}.txt").write_text("\n"), r"Gull_1\.txt: holds no caption"),
     ],

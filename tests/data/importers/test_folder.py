@@ -1,6 +1,7 @@
 """Folders and zips with metadata.jsonl, and `data.load`, which packs them once."""
 
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from t2ilib import data, files
+from t2ilib.data import reading
 from t2ilib.data.importers.folder import import_folder
 from t2ilib.errors import InputError
 
@@ -97,7 +99,7 @@ def test_held_out_classes_are_whole_and_spread(tmp_path, held_out):
 @pytest.mark.parametrize("held_out", [-1, 2, 3, 1.0, "1", True])
 def test_held_out_classes_that_cannot_be(tmp_path, held_out):
     rows = [row(f"{i}.png", class_id=i % 2) for i in range(4)]
-    with pytest.raises(InputError, match="held_out = .*must be at least 1 and below its 2 classes"):
+    with pytest.raises(InputError, match=r"held_out = .*must be at least 1 and below its 2 classes"):
         import_folder(write(tmp_path, rows), 8, held_out=held_out)
 
 
@@ -238,3 +240,166 @@ def test_hundred_species_straight_from_the_zip(shared_data):
     assert (len(birds.split("train")), len(birds.split("test"))) == (2903, 2999)
     assert all(len(captions) == 10 for captions in birds.captions)
     assert birds.images.reshape(5902, -1).std(1).min() > 5  # no empty picture
+
+
+def one_of(folder, name, content):
+    """Write a set of one picture, then replace one of its files: by bytes, or by what a function makes there."""
+    write(folder, [row("a.png")])
+    (folder / name).unlink()
+    if isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        content(folder / name)
+    return folder
+
+
+LINE = json.dumps(row("a.png"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (os.mkfifo, "a named pipe, not a file"),
+        (os.mkdir, "a folder, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device, not a file"),
+        (lambda path: path.symlink_to("/etc/passwd"), "a link that leads out of"),
+        (b"x" * (2 << 20), "line 1: longer than"),
+        (LINE.encode("utf-16"), "UTF-16; save it as UTF-8"),
+        (LINE.encode("utf-16-le"), "line 1: holds NUL bytes"),
+        (LINE.encode("latin-1") + b"\xe9", "line 1: not UTF-8"),
+        (b"[" * 100_000, "line 1: not JSON .*nested too deeply"),
+        (b'{"file_name": "a.png", "file_name": "b.png", "text": "x"}', "the key 'file_name' is there twice"),
+        (b'{"file_name": "a.png", "text": "a \\ud800 bird"}', "line 1: half a character"),
+        (b'{"file_name": "a.png", "text": "x", "class": "\\udc00"}', "line 1: half a character"),
+        (b'{"file_name": "\\ud800.png", "text": "x"}', "line 1: half a character"),
+        (b'{"file_name": "a.png", "text": "a\\u0000bird"}', "line 1: a NUL character"),
+        (b'{"file_name": "a\\u0000.png", "text": "x"}', "line 1: a NUL character"),
+        (b'{"file_name": "a\\u001b[31m.png", "text": "x"}', r"line 1: the name 'a\\x1b\[31m\.png' holds control"),
+        (b'{"file_name": "' + b"x" * 300 + b'.png", "text": "x"}', "line 1: the name .* longer than files can have"),
+        (b'{"file_name": "a.png", "text": "x", "class": " "}', '"class" is empty'),
+        (b'{"file_name": "a.png", "text": "x", "class_id": 1.5}', '"class_id" a whole number'),
+        (b'{"file_name": "a.png", "text": "x", "class_id": NaN}', '"class_id" a whole number'),
+        (f"{LINE}\n{json.dumps(row('./a.png', split='test'))}".encode(), "line 2: another class or split"),
+    ],
+)
+def test_odd_metadata_is_one_line_that_names_it(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    source = one_of(tmp_path / "birds", "metadata.jsonl", content)
+    with pytest.raises(InputError, match=rf"birds/metadata\.jsonl.*{message}") as caught:
+        data.load(source, 8)
+    assert str(caught.value).isprintable() and not (tmp_path / "data").exists()
+
+
+def test_metadata_may_begin_with_a_byte_order_mark(tmp_path):
+    assert len(import_folder(one_of(tmp_path, "metadata.jsonl", LINE.encode("utf-8-sig")), 8)) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (os.mkdir, "a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: path.symlink_to("/etc/passwd"), "a link that leads out of"),
+        (lambda path: path.symlink_to(path), "cannot be reached"),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "larger than"),
+    ],
+)
+def test_odd_pictures_are_named(tmp_path, make, message):
+    with pytest.raises(InputError, match=rf"a\.png: {message}"):
+        import_folder(one_of(tmp_path, "a.png", make), 8)
+
+
+def test_a_link_inside_the_folder_is_followed(tmp_path):
+    source = write(tmp_path, [row("a.png"), row("b.png", split="train")], ["a.png"])
+    (source / "b.png").symlink_to("a.png")
+    assert len(import_folder(source, 8)) == 2
+
+
+def test_names_in_a_zip_are_found_however_they_are_written(tmp_path):
+    source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip", "./")
+    assert len(import_folder(source, 8)) == 3
+
+
+def test_large_members_of_a_zip_are_refused(tmp_path, monkeypatch):
+    source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip")
+    monkeypatch.setattr(reading, "FILE_LIMIT", 60)
+    with pytest.raises(InputError, match=r"birds\.zip: member 'metadata\.jsonl' has \d+ bytes, over 60"):
+        import_folder(source, 8)
+
+
+def test_the_same_bytes_in_two_splits_are_told(tmp_path, caplog):
+    rows = [row("a.png"), row("b.png", split="test"), row("c.png"), row("d.png", split="test")]
+    source = write(tmp_path / "birds", rows)
+    import_folder(source, 8)
+    shutil.copy(source / "a.png", source / "c.png")
+    import_folder(source, 8)
+    assert not caplog.messages  # twice in one split is no leak
+    shutil.copy(source / "a.png", source / "d.png")
+    import_folder(source, 8)
+    (told,) = caplog.messages
+    assert "birds: 1 pictures are in two splits, the first is a.png (train), the same as d.png (test)" in told
+
+
+def test_pictures_without_a_line_are_told(tmp_path, caplog):
+    source = write(tmp_path / "birds", [row("wren/a.png")])
+    for name in ("tern/b.JPG", "tern/c.png", "tern/notes.txt", "tern/._c.png"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"")
+    for path in (source, zipped(source, tmp_path / "birds.zip")):
+        caplog.clear()
+        assert len(import_folder(path, 8)) == 1
+        (told,) = caplog.messages
+        assert "2 pictures are in no metadata.jsonl and left out, the first is tern/b.JPG" in told
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1025, 100_000, 10**30, "64", 64.0, True, None])
+def test_load_refuses_sizes_before_it_looks_at_the_source(size):
+    for source in ("toy", "no such thing"):
+        with pytest.raises(InputError, match=r"size: .*1 to 1024"):
+            data.load(source, size)
+
+
+@pytest.mark.parametrize("source", ["", "~nobody_of_this_name", "x" * 300, "a\0b", "/dev/zero", "no/such/folder"])
+def test_load_refuses_sources_that_cannot_be(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(write(tmp_path, [row("a.png")]))  # "" is not this folder
+    with pytest.raises(InputError, match='give "toy"'):
+        data.load(source, 8)
+
+
+def test_load_never_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: neither a folder nor a file"):
+        data.load(tmp_path / "pipe", 8)
+
+
+@pytest.mark.parametrize("options", [{"train": 10**9}, {"train": 10**30}])
+def test_load_refuses_more_toy_birds_than_fit(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    with pytest.raises(InputError, match=r"pictures take .* this machine has"):
+        data.load("toy", 256, **options)
+
+
+@pytest.mark.parametrize("options", [{"train": 1.5}, {"train": "ten"}, {"test": True}, {"seed": None}, {"seed": 0.5}])
+def test_load_refuses_toy_options_that_are_no_whole_numbers(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    with pytest.raises(InputError, match="give whole numbers"):
+        data.load("toy", 32, **options)
+
+
+@pytest.mark.parametrize("given", ["no", 1, None])
+def test_allow_missing_is_true_or_false(tmp_path, given):
+    with pytest.raises(InputError, match=r"allow_missing = .*must be true or false"):
+        data.load(write(tmp_path, [row("a.png")]), 8, allow_missing=given)
+
+
+def test_a_damaged_cache_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    source = write(tmp_path / "birds", ROWS)
+    packed = data.load(source, 8).folder
+    assert packed.parent == tmp_path / "data" / "packed"
+    (packed / "images.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{packed.name}/images\.npy: cannot be read .*delete the folder {packed}"):
+        data.load(source, 8)
+    shutil.rmtree(packed)
+    assert len(data.load(source, 8)) == 3
