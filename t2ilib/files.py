@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("T2I_DATA", ROOT / "data"))  # downloads, packed sets, shipped weights
 RUNS = Path(os.environ.get("T2I_RUNS", ROOT / "runs"))  # one folder per training run
 WEIGHTS = ROOT / "data" / "weights"  # the small weights that the repository ships
+JSON_LIMIT = 16 << 20  # bytes; what is read as JSON is far smaller
 ABANDONED_SECONDS = 24 * 3600  # age at which a temporary file is nobody's any more
 
 
@@ -62,6 +64,36 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON to `path` atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, remedy: str, what: str = "damaged") -> Any:
+    """Return what a JSON file (UTF-8) holds; InputError, in one line, names the file, `what` is wrong, and `remedy`.
+
+    Refused, beside what is not JSON: what is no file, more than `JSON_LIMIT` bytes, deep nesting, and a key that is
+    there twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(JSON_LIMIT + 1)
+        if len(content) > JSON_LIMIT:
+            raise ValueError(f"larger than {JSON_LIMIT >> 20} MiB")
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_distinct)
+    except RecursionError:
+        reason = "nested too deeply"
+    except (ValueError, OSError) as error:
+        reason = one_line(error)
+    raise InputError(f"{path}: {what} ({reason}); {remedy}")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def sha256(path: str | Path) -> str:
