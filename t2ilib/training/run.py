@@ -21,7 +21,7 @@ from torch import Tensor
 
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS, atomic, write_text
-from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
+from t2ilib.training.checkpoints import check_encoders, read_checkpoint, write_checkpoint
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
@@ -33,6 +33,7 @@ class Run:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self.encoders: dict[str, str] = {}  # role -> fingerprint of what it is trained with, where that is known
 
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> "Run":
@@ -126,7 +127,8 @@ class Run:
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
         """Write the checkpoint of `step`, then remove all but the last two."""
         path = self.folder / "checkpoints" / f"step_{step:08d}.safetensors"
-        write_checkpoint(path, tensors, {**about, "step": step, "recipe": plain(self.recipe)})
+        told = {"step": step, "recipe": plain(self.recipe), "encoders": self.encoders}
+        write_checkpoint(path, tensors, {**about, **told})
         for old in self.checkpoints()[:-KEPT]:
             old.unlink()
         return path
@@ -148,6 +150,7 @@ class Run:
                     f"{self.folder / 'config.yaml'}: says something else than {path}; put it back, or go on from the "
                     "checkpoint in a new folder (t2i resume CHECKPOINT --folder NEW)"
                 )
+            check_encoders(self.encoders, about, path)
             return tensors, about, path
         if damage:
             raise damage
