@@ -368,7 +368,7 @@ def test_crop_decides_what_is_drawn_and_what_it_is_compared_with(assembled):
     assert cut.training.size == 64  # cropped at random, batch by batch
     assert (cut.reference.images == whole.reference.images[:, 16:48, 16:48]).all()
     assert cut.reference.captions == whole.reference.captions
-    with pytest.raises(InputError, match="data.crop = 128.* crops must fit"):
+    with pytest.raises(InputError, match=r"data\.crop = 128.* crops must fit"):
         assembled(**{"data.crop": 128})
 
 
