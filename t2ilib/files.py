@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _sweep(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -48,9 +49,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what writers of files beside `path` left over a day ago, when they were killed."""
-    for left in path.parent.glob(".*.part"):
+@lru_cache(maxsize=64)
+def _sweep(folder: Path) -> None:
+    """Remove what writers of files in `folder` left over a day ago, when they were killed; once in a process.
+
+    A folder of a hundred thousand files takes a while to look through.
+    """
+    for left in folder.glob(".*.part"):
         if left.is_file() and time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
             left.unlink(missing_ok=True)
 

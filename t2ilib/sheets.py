@@ -86,6 +86,8 @@ def check_target(out: Path, count: int) -> None:
         raise InputError(f"{out}: pictures are written as .png; or name a folder, without an ending")
     if not out.suffix and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name another folder for the grids, or remove it")
+    if blocked := [str(above) for above in out.absolute().parents if above.exists() and not above.is_dir()]:
+        raise InputError(f"{out}: {blocked[0]} is a file; name another place")
     if out.suffix and count > ROWS:
         raise InputError(f"{out}: {count} captions are more rows than one picture has ({ROWS}); name a folder instead")
     if out.suffix:

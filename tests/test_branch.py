@@ -100,7 +100,8 @@ def test_a_run_on_pictures_whose_captions_nobody_can_read_is_refused(tmp_path):
     rows = []
     for number in range(24):
         Image.new("RGB", (40, 40), (9 * number, 0, 0)).save(photos / f"{number}.png")
-        rows.append({"file_name": f"{number}.png", "text": f"this dog sleeps on sofa {number}"})
+        split = "train" if number < 16 else "test"
+        rows.append({"file_name": f"{number}.png", "text": f"this dog sleeps on sofa {number}", "split": split})
     (photos / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sizes = {key: value for key, value in TINY.items() if key != "data.options"} | {"training.steps": 2}
     options = [part for key, value in sizes.items() for part in ("--set", f"{key}={json.dumps(value)}")]

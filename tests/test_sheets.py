@@ -98,7 +98,7 @@ def test_what_is_there_and_no_picture_is_not_replaced(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty.png").touch()
     Image.new("RGB", (2, 2)).save(tmp_path / "old.png")
-    for name in ("notes.png", "folder.png", "file", "x.jpg"):
+    for name in ("notes.png", "folder.png", "file", "x.jpg", "file/x.png", "notes.png/x"):
         assert str(tmp_path / name) in refused("dfgan_toy", "a red bird", "--out", tmp_path / name)
     assert (tmp_path / "notes.png").read_text() == "my notes"
     for name in ("old.png", "empty.png", "new.png", "new"):
@@ -188,6 +188,20 @@ def test_a_job_writes_a_grid_per_line_and_says_what_was_odd(tmp_path, monkeypatc
     (tmp_path / "grids" / "003.png").write_text("mine")
     again = CliRunner().invoke(app, ["sample", "dfgan_toy", *options])
     assert isinstance(again.exception, InputError) and (tmp_path / "grids" / "003.png").read_text() == "mine"
+
+
+def test_grids_are_written_as_they_come(tmp_path, sampler, monkeypatch):
+    """So a job of any length takes the memory of a batch, and what was drawn stays when it is ended."""
+    there, generate = [], sampling.Sampler.generate
+
+    def spying(self, text, noise):
+        there.append(len(list(tmp_path.glob("*.png"))))
+        return generate(self, text, noise)
+
+    monkeypatch.setattr(sampling, "CPU_BATCH", 2)
+    monkeypatch.setattr(sampling.Sampler, "generate", spying)
+    sheets.write_sheets(sampler, Captions([f"a red bird {number}" for number in range(6)]), tmp_path, per_caption=1)
+    assert there == [0, 2, 4]
 
 
 def test_the_sheet_of_a_few_captions_is_what_it_was(tmp_path, sampler):
