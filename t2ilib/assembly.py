@@ -1,7 +1,9 @@
 """From a recipe to its parts: pictures, encoders by role, and the task, ready to be trained or to paint."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from t2ilib.devices import this_process
 from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.encoders.encoder import CaptionFeatures, TextEncoder
 from t2ilib.encoders.guidance import ClipGuidance
+from t2ilib.encoders.vocabulary import check_reads, remarks
 from t2ilib.errors import InputError
 from t2ilib.metrics.judge_training import JudgeTraining
 from t2ilib.task import System, Task
@@ -23,6 +26,7 @@ from t2ilib.training.run import ENCODERS, Run
 TASKS: dict[str, type[Task]] = {**models.SYSTEMS, "clip": Contrastive, "judge": JudgeTraining}
 # what an encoder can be for; "start": a CLIP that is trained further
 ROLES = ("text", "clip", "damsm", "judge", "start")
+JUDGE = "judge"  # the one that is asked about finished pictures only
 
 
 @dataclass
@@ -50,8 +54,38 @@ def assemble(recipe: Recipe, folder: str | Path) -> Experiment:
         training, reference = dataset.split(recipe.data.split), reference_split(dataset, recipe)
         run = Run.create(folder, recipe)
     found = {role: encoder.to(this_process().device) for role, encoder in load_encoders(recipe, run.folder).items()}
+    _report_unread(recipe, run, found, training)
+    run.encoders = {role: encoder.fingerprint for role, encoder in found.items() if role != JUDGE}
     torch.manual_seed(recipe.training.seed)
     return Experiment(recipe, run, training, reference, found, build(recipe, found, training))
+
+
+def _report_unread(recipe: Recipe, run: Run, found: Mapping[str, TextEncoder], training: CaptionedImages) -> None:
+    """Say which captions the encoders cannot read; InputError where nothing could be learnt and nothing is yet."""
+    captions, begun = list(chain.from_iterable(training.captions)), bool(run.checkpoints())
+    lines = unread(recipe, found, captions, refuse=not begun)
+    if this_process().is_main_process and not begun:
+        for encoder in {id(encoder): encoder for role, encoder in found.items() if role != JUDGE}.values():
+            lines += remarks(encoder, captions)
+    if lines and this_process().is_main_process:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def unread(
+    recipe: Recipe, found: Mapping[str, TextEncoder], captions: Iterable[str], *, refuse: bool = True
+) -> list[str]:
+    """Return a line for each encoder (by role) that does not know some of the captions' words.
+
+    With `refuse` InputError is raised where more is unknown than the recipe allows, except by an encoder that only
+    scores: a run can be measured again by another.
+    """
+    lines, seen = [], []
+    for role in sorted(found, key=lambda role: role == JUDGE):
+        if found[role] not in seen:
+            most = recipe.encoder(role)[1].unknown if refuse and role != JUDGE else 1.0
+            lines.append(check_reads(role, found[role], captions, most))
+        seen.append(found[role])
+    return [line for line in lines if line]
 
 
 def check(recipe: Recipe) -> None:
@@ -70,8 +104,11 @@ def check(recipe: Recipe) -> None:
     config = TASKS[recipe.task].configure(model_values(recipe))
     TASKS[recipe.task].check_steps(config, recipe.training.steps)
     for role, chosen in recipe.encoders.items():
-        if chosen.name == TRAINED_HERE:
-            check(encoder_recipe(recipe, role))
+        own = encoder_recipe(recipe, role) if chosen.name == TRAINED_HERE else None
+        try:
+            check(own) if own else encoders.check_options(chosen.name, chosen.options)
+        except InputError as error:
+            raise InputError(f"encoders.{role}.options: {error}") from None
 
 
 def is_system(recipe: Recipe) -> bool:
@@ -127,8 +164,11 @@ def encoder_recipe(recipe: Recipe, role: str) -> Recipe:
     pictures = {f"data.{key}": getattr(recipe.data, key) for key in ("source", "size", "split", "reference", "options")}
     if both := [key for key in options if key in pictures]:
         raise InputError(f"{where}: {', '.join(both)} is the run's own; leave it out")
+    name = options.pop("recipe", "clip_small")
+    if not isinstance(name, str):
+        raise InputError(f"{where}: recipe = {name!r} is no name of a recipe")
     try:
-        found = load_recipe(options.pop("recipe", "clip_small")).override(**pictures, **options)
+        found = load_recipe(name).override(**pictures, **options)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if found.task != "clip":

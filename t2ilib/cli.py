@@ -4,10 +4,9 @@ The library is imported inside the commands, so that `--help` answers at once.
 """
 
 import errno
-import math
 import os
-import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -97,29 +96,17 @@ def sample(
 
     Example: t2i sample gancls_toy "a red bird with black wings and a white belly."
     """
-    from t2ilib.plots import contact_sheet
-    from t2ilib.sampling import load_sampler
+    from t2ilib.encoders.vocabulary import remarks
+    from t2ilib.sampling import check_drawing, load_sampler
+    from t2ilib.sheets import Captions, check_target, write_sheets
 
-    if out.suffix not in (".png", ""):
-        raise InputError(f"{out}: pictures are written as .png; or name a folder, without an ending")
-    lines = list(captions or [])
-    if file:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; give a text file with one caption per line")
-        lines += [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise InputError('no caption given; for example: t2i sample gancls_toy "a small blue bird."')
+    check_drawing(seed, per_caption, truncation)
+    lines = Captions(captions or [], file)
+    check_target(out, len(lines))
     sampler = load_sampler(source, device)
-    pictures = sampler.sample(lines, seed, per_caption, truncation)
-    if out.suffix:
-        contact_sheet(pictures, columns=per_caption, path=out)
-        typer.echo(f"wrote {out}: {len(lines)} rows of {per_caption}")
-        return
-    for number, (line, own) in enumerate(zip(lines, pictures.split(per_caption), strict=True), start=1):
-        words = "-".join(re.findall(r"[a-z0-9]+", line.lower())[:8])
-        path = out / f"{number:03d}_{words}.png"
-        contact_sheet(own, columns=math.ceil(per_caption**0.5), path=path)
-        typer.echo(f"wrote {path}")
+    for remark in remarks(sampler.encoder, lines):
+        typer.echo(f"warning: {remark}", err=True)
+    typer.echo(write_sheets(sampler, lines, out, seed, per_caption, truncation))
 
 
 @app.command()
@@ -142,13 +129,18 @@ def evaluate(
     Example: t2i evaluate gancls_toy
     """
     from t2ilib.encoders import load_encoder
-    from t2ilib.measurement import evaluate_sampler
-    from t2ilib.metrics.results import write_result
+    from t2ilib.measurement import check_evaluation, evaluate_sampler
+    from t2ilib.metrics.results import check_folder, write_result
     from t2ilib.sampling import load_sampler
 
+    check_evaluation(n, seed, truncation)
+    check_folder(out)
     judge_encoder = load_encoder(judge) if judge else None
     drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
-    result = evaluate_sampler(load_sampler(source, device), data_source, split, judge_encoder=judge_encoder, **drawn)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+        sampler = load_sampler(source, device)
+        result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 

@@ -3,14 +3,13 @@
 A run folder is named after its recipe; further seeds of the same run are called NAME_seed1, NAME_seed2, ...
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.results import entry
+from t2ilib.metrics.results import entry, read_result
 from t2ilib.training import Run
 from t2ilib.training.run import same
 
@@ -37,7 +36,10 @@ class Finished:
     @property
     def budget(self) -> dict:
         """All that has to be equal before two systems are compared: what was seen and read, and measured by whom."""
-        recipe, last = self.run.recipe, self.run.records()[-1]
+        recipe, last = self.run.recipe, (self.run.records() or [{}])[-1]
+        if type(last.get("images")) is not int:
+            path = self.run.folder / "records.jsonl"
+            raise InputError(f"{path}: its last record does not say how many images were shown; train the run again")
         told = {"pictures seen": last["images"], "data": recipe.data}
         for split, result in self.results.items():
             told |= {f"{name}, {split}": result["protocol"].get(name) for name in PROTOCOL}
@@ -64,17 +66,8 @@ def open_finished(folder: str | Path) -> Finished:
 
 def results_of(run: Run) -> list[dict]:
     """Return all results that lie in a run's folder, oldest first; InputError names a file that is none."""
-    found = []
-    for path in (run.folder / "results").glob("*.json"):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            found.append(((result["protocol"].get("date", ""), len(path.name), path.name), result))
-            split_of(result), result["metrics"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: no whole results file ({error!r}); remove it and evaluate the run again"
-            ) from None
-    return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+    paths = sorted((run.folder / "results").glob("*.json"), key=lambda path: (len(path.name), path.name))
+    return sorted(map(read_result, paths), key=lambda result: result["protocol"].get("date") or "")
 
 
 def split_of(result: Mapping) -> str:

@@ -5,8 +5,9 @@ The environment variable T2I_SCALE is `smoke` (seconds, for the tests), `cpu` (m
 committed notebooks stay as they are. When one fails the others still run, and the exit status is 1.
 """
 
-import json
+import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from t2ilib import files
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 
 Value = TypeVar("Value")
 SCALES = ("smoke", "cpu", "gpu")
+REMEDY = "remove it, or put it back from the repository"  # of a damaged file of the course
 UNKNOWN_SECONDS = 120.0  # expected time of a step that was never measured
 
 
@@ -46,10 +48,13 @@ class Outcome:
 
 def chapter_title(path: Path) -> str:
     """Return the first Markdown heading of a notebook, or its file name where it has none."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        for line in "".join(cell["source"]).splitlines():
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                return line[2:].strip()
+    try:
+        for cell in files.read_json(path, REMEDY)["cells"]:
+            for line in "".join(cell["source"]).splitlines():
+                if cell["cell_type"] == "markdown" and line.startswith("# "):
+                    return line[2:].strip()
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no notebook ({error!r}); {REMEDY}") from None
     return path.stem
 
 
@@ -59,6 +64,8 @@ def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = 
     Expected times come from `times.json` in the same folder: {"03_dcgan": {"cpu": seconds}}.
     Raises InputError when there is no such chapter.
     """
+    if only is not None and not re.fullmatch("[0-9]{1,2}", only):
+        raise InputError(f"chapter {one_line(repr(only))}: give its number, as --only 3")
     paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     chosen = [path for path in paths if only is None or path.name[:2] == only.zfill(2)]
     if not chosen:
@@ -74,9 +81,20 @@ def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = 
 
 def expected_seconds(notebooks: Path, name: str, scale: str) -> float:
     """Return the measured seconds of a step at a scale, or `UNKNOWN_SECONDS`."""
-    times = notebooks / "times.json"
-    measured = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
-    return measured.get(name, {}).get(scale, UNKNOWN_SECONDS)
+    return read_times(notebooks / "times.json").get(name, {}).get(scale, UNKNOWN_SECONDS)
+
+
+def read_times(path: Path) -> dict[str, dict[str, float]]:
+    """Return a file like `notebooks/times.json`, {"03_dcgan": {"cpu": seconds}}; empty where there is none."""
+    times = files.read_json(path, REMEDY) if path.exists() else {}
+    rows = times.values() if isinstance(times, dict) else [None]
+    if not all(isinstance(row, dict) and all(_is_duration(value) for value in row.values()) for row in rows):
+        raise InputError(f"{path}: damaged (it must give seconds by chapter and scale); {REMEDY}")
+    return times
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def run_notebook(path: Path, copy: Path) -> None:
@@ -139,7 +157,7 @@ def summary(outcomes: list[Outcome]) -> str:
 
 def save_times(outcomes: list[Outcome], scale: str, path: Path) -> None:
     """Merge the seconds of the steps that succeeded into a JSON file like `notebooks/times.json`."""
-    times = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    times = read_times(path)
     for outcome in outcomes:
         if outcome.error is None:
             times.setdefault(outcome.step.name, {})[scale] = round(outcome.seconds, 1)
@@ -152,6 +170,7 @@ def run_course(scale: str = "cpu", only: str | None = None) -> int:
         raise InputError(f"scale {scale}: choose among {', '.join(SCALES)}")
     notebooks, output = files.ROOT / "notebooks", files.RUNS / "course"
     steps = chapter_steps(notebooks, output, scale, only)
+    read_times(output / "times.json")  # hours later it is too late to say that it is damaged
     if only is None:
         log = output / "figures.log"
         command = [sys.executable, "-m", "t2ilib.cli", "figures"]

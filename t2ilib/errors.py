@@ -33,3 +33,9 @@ class InputError(ValueError):
 def warn(message: object) -> None:
     """Say in one line, through the logger "t2ilib", what is odd about input that is used all the same."""
     logging.getLogger("t2ilib").warning("warning: %s", printable(message))
+
+
+def one_line(text: object, length: int = 80) -> str:
+    """Return foreign text as a message can hold it: what is not printable escaped, cut to `length` characters."""
+    shown = printable(str(text)[: length + 1])
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

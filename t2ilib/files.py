@@ -7,14 +7,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("T2I_DATA", ROOT / "data"))  # downloads, packed sets, shipped weights
 RUNS = Path(os.environ.get("T2I_RUNS", ROOT / "runs"))  # one folder per training run
 WEIGHTS = ROOT / "data" / "weights"  # the small weights that the repository ships
+JSON_LIMIT = 16 << 20  # bytes; what is read as JSON is far smaller
 ABANDONED_SECONDS = 24 * 3600  # age at which a temporary file is nobody's any more
 
 
@@ -29,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _sweep(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -46,9 +49,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what writers of files beside `path` left over a day ago, when they were killed."""
-    for left in path.parent.glob(".*.part"):
+@lru_cache(maxsize=64)
+def _sweep(folder: Path) -> None:
+    """Remove what writers of files in `folder` left over a day ago, when they were killed; once in a process.
+
+    A folder of a hundred thousand files takes a while to look through.
+    """
+    for left in folder.glob(".*.part"):
         if left.is_file() and time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
             left.unlink(missing_ok=True)
 
@@ -62,6 +69,36 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON to `path` atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, remedy: str, what: str = "damaged") -> Any:
+    """Return what a JSON file (UTF-8) holds; InputError, in one line, names the file, `what` is wrong, and `remedy`.
+
+    Refused, beside what is not JSON: what is no file, more than `JSON_LIMIT` bytes, deep nesting, and a key that is
+    there twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    try:
+        with open(path, "rb") as file:
+            content = file.read(JSON_LIMIT + 1)
+        if len(content) > JSON_LIMIT:
+            raise ValueError(f"larger than {JSON_LIMIT >> 20} MiB")
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_distinct)
+    except RecursionError:
+        reason = "nested too deeply"
+    except (ValueError, OSError) as error:
+        reason = one_line(error)
+    raise InputError(f"{path}: {what} ({reason}); {remedy}")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def sha256(path: str | Path) -> str:

@@ -1,11 +1,13 @@
 """Measuring what a recipe trained: the systems by `t2ilib.metrics.evaluate`, other tasks by their own `measure`."""
 
+import warnings
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 
 from t2ilib import data
-from t2ilib.assembly import Experiment, load_encoder, reference_split
+from t2ilib.assembly import Experiment, load_encoder, reference_split, unread
 from t2ilib.data.batches import Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH
@@ -56,8 +58,9 @@ def evaluate_sampler(  # noqa: PLR0913
 
     `n`, `truncation` (as in `System.noise`; 0: plain normal noise) and the CLIP that scores the fit are the recipe's
     where none is given; `allow_missing` is that of `t2ilib.data.load`. Returns {"metrics": ..., "protocol": ...}, as
-    `t2ilib.metrics.results.write_result` takes them.
+    `t2ilib.metrics.results.write_result` takes them. Warns of an encoder that does not know the captions' words.
     """
+    check_evaluation(n, seed, truncation)
     recipe = sampler.recipe
     options = (recipe.data.options if source is None else {}) | ({"allow_missing": True} if allow_missing else {})
     dataset = data.load(source or recipe.data.source, recipe.data.size, **options)
@@ -65,9 +68,17 @@ def evaluate_sampler(  # noqa: PLR0913
     judge_encoder = judge_encoder or load_encoder(recipe, "judge", sampler.folder)
     reference = reference_split(dataset, recipe, split)
     settings = EvaluationSettings(recipe.evaluation.n if n is None else n, seed, truncation=cut)
+    readers, captions = {"text": sampler.encoder, "judge": judge_encoder}, list(chain.from_iterable(reference.captions))
+    for line in unread(recipe, readers, captions, refuse=False):
+        warnings.warn(line, stacklevel=2)
     result = _evaluate(sampler, reference, (sampler.encoder, judge_encoder.to(sampler.device)), settings)
     result["protocol"] |= {"system": recipe.task, "step": sampler.step}
     return result
+
+
+def check_evaluation(n: int | None, seed: int, truncation: float | None) -> None:
+    """Raise InputError for what cannot be drawn, before anything is loaded; None and a truncation of 0 are defaults."""
+    EvaluationSettings(seed=seed, truncation=truncation or None, **({} if n is None else {"n": n}))
 
 
 class Probe:

@@ -1,8 +1,10 @@
 """Trained systems, ready for captions: from a run folder or from shipped weights."""
 
 import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -11,14 +13,19 @@ from torch import Tensor
 from t2ilib import assembly
 from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory, this_process
 from t2ilib.encoders import TextEncoder
+from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
+from t2ilib.settings import Range
 from t2ilib.task import System
-from t2ilib.training.checkpoints import load_module, read_checkpoint
+from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
 from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
 from t2ilib.weights import copy_network, halved, save_tensors
+
+SEEDS = 2**64  # that torch tells apart
+PER_CAPTION, TRUNCATION = Range(least=1, most=10_000), Range(above=0, most=100)
 
 
 @dataclass
@@ -53,12 +60,20 @@ class Sampler:
         """Return pictures (B, 3, H, W) in [-1, 1] of encoded captions, all at once, as `System.generate`."""
         return self.system.generate(text, noise)
 
-    def draw(self, captions: Sequence[str], noise: Tensor) -> Iterator[Tensor]:
-        """Yield one picture per caption for noise (N, Z), in batches (B, 3, H, W) on the CPU."""
+    def stream(
+        self, captions: Iterable[str], seed: int = 0, per_caption: int = 1, truncation: float | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the pictures of `sample` in batches (B, 3, H, W) on the CPU, for any number of captions.
+
+        Memory is taken for one batch and `per_caption` rows of noise.
+        """
+        check_drawing(seed, per_caption, truncation)
+        noise = self.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
         size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        for first in range(0, len(captions), size):
-            text = self.encoder.encode(list(captions[first : first + size]))
-            yield self.generate(text, noise[first : first + size].to(self.device)).cpu()
+        asked = ((caption, row) for caption in captions for row in range(per_caption))
+        while part := list(islice(asked, size)):
+            texts, rows = (list(column) for column in zip(*part, strict=True))
+            yield self.generate(self.encoder.encode(texts), noise[rows].to(self.device)).cpu()
 
     def sample(
         self, captions: Sequence[str], seed: int = 0, per_caption: int = 1, truncation: float | None = None
@@ -66,11 +81,24 @@ class Sampler:
         """Return `per_caption` pictures of each caption, (len(captions) * per_caption, 3, H, W), caption by caption.
 
         Picture k of every caption shares its noise, so that only the words differ; a seed gives the same noise
-        whatever the captions are. `truncation` as in `System.noise`.
+        whatever the captions are. `truncation` as in `System.noise`. Warns, once per kind, of captions that the encoder
+        cannot read; InputError for what cannot be drawn.
         """
-        noise = self.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
-        repeated = [caption for caption in captions for _ in range(per_caption)]
-        return torch.cat(list(self.draw(repeated, noise.repeat(len(captions), 1))))
+        if isinstance(captions, str) or not len(captions):
+            raise InputError(f"captions = {captions!r}: give a list with at least one caption")
+        for line in remarks(self.encoder, captions):
+            warnings.warn(line, stacklevel=2)
+        return torch.cat(list(self.stream(captions, seed, per_caption, truncation)))
+
+
+def check_drawing(seed: int, per_caption: int, truncation: float | None) -> None:
+    """Raise InputError for a seed, a number of pictures or a truncation that nothing can be drawn with."""
+    if not 0 <= seed < SEEDS:
+        raise InputError(f"seed = {seed}: must be at least 0 and below 2^64")
+    if not PER_CAPTION.holds(per_caption):
+        raise InputError(f"per_caption = {per_caption}: must be {PER_CAPTION}; for more take further seeds")
+    if truncation is not None and not TRUNCATION.holds(truncation):
+        raise InputError(f"truncation = {truncation}: must be {TRUNCATION}; 1 only leaves out what is beyond 2 sigma")
 
 
 def load_sampler(source: str | Path, device: torch.device | str | None = None) -> Sampler:
@@ -83,12 +111,8 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
     system, encoders = assembly.build_system(recipe, folder)
-    for role, digest in about.get("encoders", {}).items():
-        if encoders[role].fingerprint != digest:
-            raise InputError(
-                f"{path}: was trained with another {role} encoder than the {encoders[role].name} that is here now; "
-                "train it anew, or put the encoder of that time back"
-            )
+    digests, names = ({role: getattr(one, key) for role, one in encoders.items()} for key in ("fingerprint", "name"))
+    check_encoders(digests, about, path, names)
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
     weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
@@ -125,6 +149,7 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
     used = {role: assembly.load_encoder(recipe, role, run.folder) for role in assembly.TASKS[recipe.task].encoders}
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
+    check_encoders(digests, details, source)
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     save_tensors(path, small, {"t2ilib": json.dumps(details)})
     return path

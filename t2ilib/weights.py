@@ -1,18 +1,17 @@
 """A trained network on disk: a folder of config.json (what it is) and model.safetensors (half precision)."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from t2ilib.errors import InputError
-from t2ilib.files import atomic, write_json
+from t2ilib.errors import InputError, one_line
+from t2ilib.files import atomic, read_json, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 VERSION = 1
@@ -74,21 +73,52 @@ def read_config(folder: str | Path, kind: str, remedy: str) -> dict:
     for file in (path, path.with_name(WEIGHTS)):
         if not file.is_file():
             raise InputError(f"{file}: missing; {remedy}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        found = (config["format"], config["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error!r}); {remedy}") from error
+    config = read_json(path, remedy)
+    if not isinstance(config, dict) or not {"format", "version"} <= config.keys():
+        raise InputError(f"{path}: damaged (it does not say its format and version); {remedy}")
+    found = (config["format"], config["version"])
     if found != (kind, VERSION):
-        raise InputError(f"{path}: holds {found[0]} of version {found[1]}, not {kind} of version {VERSION}; {remedy}")
+        told = f"{one_line(found[0])} of version {one_line(found[1])}"
+        raise InputError(f"{path}: holds {told}, not {kind} of version {VERSION}; {remedy}")
     return config
+
+
+def check_shapes(folder: str | Path, network: nn.Module, remedy: str) -> None:
+    """Raise InputError, naming the file and the entry, where model.safetensors does not fit `network`.
+
+    Only the header is read, and `network` may lie on the device "meta": sizes that nobody has cost nothing.
+    """
+    stored = stored_shapes(folder, remedy)
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    for name in sorted(stored.keys() | expected.keys()):
+        if stored.get(name) != expected.get(name):
+            told = f"{one_line(name)} is {stored.get(name, 'missing')}, not {expected.get(name, 'there')}"
+            raise InputError(f"{Path(folder) / WEIGHTS}: damaged, or of another network ({told}); {remedy}")
+
+
+def stored_shapes(folder: str | Path, remedy: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what model.safetensors holds, from its header."""
+    path = Path(folder) / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged ({one_line(error)}); {remedy}") from error
 
 
 def load_weights(folder: str | Path, network: nn.Module, remedy: str) -> None:
     """Load model.safetensors into `network`; InputError names the file when it is damaged or does not fit."""
     path = Path(folder) / WEIGHTS
     try:
-        network.load_state_dict(load_file(path))
+        stored = load_file(path)
+        for name, value in network.state_dict().items():
+            if name in stored and not (_kind(stored[name]) == _kind(value) and stored[name].isfinite().all()):
+                raise RuntimeError(f"{name} is not finite, or not of the kind {value.dtype}")
+        network.load_state_dict(stored)
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(str(error).splitlines()[0], 200)
         raise InputError(f"{path}: damaged, or of another network ({reason}); {remedy}") from error
+
+
+def _kind(value: Tensor) -> tuple[bool, bool]:
+    return value.is_floating_point(), value.is_complex()

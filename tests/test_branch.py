@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from t2ilib import experiment, files
+from t2ilib import encoders, experiment, files
 from t2ilib.cli import app
 from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
@@ -75,6 +75,48 @@ def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):
     with pytest.raises(InputError, match="without optimisers"):
         Run.branch(alone, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_encoder_that_was_exchanged_later_is_noticed(finished, tmp_path, monkeypatch):
+    """As runs/X/encoders/text with other weights in it: the same name, another fingerprint."""
+    other = load_encoder("toy-clip")
+    other.model.ln_final.weight.data += 1
+    shutil.copytree(finished, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    more = Run(finished).recipe.override(**{"training.steps": 6})
+    monkeypatch.setattr(encoders, "load_encoder", lambda name, **options: other)
+    with pytest.raises(InputError, match=r"step_00000004\.safetensors: was trained with another text encoder"):
+        list(experiment.run_recipe(more, tmp_path / "run"))
+    with pytest.raises(InputError, match="was trained with another text encoder than the toy-clip that is here now"):
+        load_sampler(tmp_path / "run")
+    with pytest.raises(InputError, match="was trained with another text encoder"):
+        export(Run(tmp_path / "run"), tmp_path / "alone.safetensors", "")
+    assert [name for name in before if "checkpoints" in str(name) and name.read_bytes() != before[name]] == []
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    assert [record["step"] for record in experiment.run_recipe(more, tmp_path / "run")] == [5, 6]
+
+
+def test_a_run_on_pictures_whose_captions_nobody_can_read_is_refused(tmp_path):
+    """Through the command line; allowed by the recipe, or begun already, it goes on and says so."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = []
+    for number in range(24):
+        Image.new("RGB", (40, 40), (9 * number, 0, 0)).save(photos / f"{number}.png")
+        split = "train" if number < 16 else "test"
+        rows.append({"file_name": f"{number}.png", "text": f"this dog sleeps on sofa {number}", "split": split})
+    (photos / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {key: value for key, value in TINY.items() if key != "data.options"} | {"training.steps": 2}
+    options = [part for key, value in sizes.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    arguments = ["train", "dfgan", "--data", str(photos), "--folder", str(tmp_path / "run"), *options]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError), refused.output
+    assert "encoders.text: toy-clip cannot read" in str(refused.exception) and "contrastive" in str(refused.exception)
+    assert not Run(tmp_path / "run").checkpoints()
+    done = CliRunner().invoke(app, [*arguments, "--set", "encoders.text.unknown=1"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("cannot read these captions well") == 2  # the text's and the judge's
 
 
 def test_command_line_resumes_from_a_checkpoint_with_more_steps(finished, tmp_path):

@@ -235,3 +235,53 @@ def test_progress_draws_a_line_per_seed_and_names_each_system_once():
         assert [list(line.get_xdata()) for line in axes.get_lines()] == [[1, 2, 3], [1, 2], [1, 2, 3]]
         assert len({line.get_color() for line in axes.get_lines()}) == 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def changed(folder, part, key, value):
+    """Set or remove one entry of every results file of a run."""
+    for path in (folder / "results").glob("*.json"):
+        result = json.loads(path.read_text())
+        result[part].pop(key, None)
+        if value is not None:
+            result[part][key] = value
+        path.write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "named"),
+    [
+        ("protocol", "version", 99, r"measured by version 99, newer than \d+ here; update"),
+        ("protocol", "version", "two", "version = 'two'"),
+        ("protocol", "reference_split", None, "reference_split = None"),
+        ("protocol", "reference_split", [1], "reference_split holds what is no name"),
+        ("protocol", "date", 7, "date = 7"),
+        ("protocol", "step", [20], r"step = \[20\]"),
+        ("metrics", "toy_fd", "low", "metrics.toy_fd is no number"),
+        ("metrics", "attribute_accuracy", {"mentioned": [0.1]}, "metrics.attribute_accuracy.mentioned is no number"),
+    ],
+)
+def test_results_that_say_what_cannot_be_are_named(run, part, key, value, named):
+    folder = run("system")
+    changed(folder, part, key, value)
+    with pytest.raises(InputError, match=rf"system/results/evaluation-.*\.json: .*{named}") as caught:
+        open_finished(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b'{"metrics": {}, "metrics": {}}'])
+def test_results_files_of_any_damage_are_named(run, content):
+    folder = run("system")
+    (folder / "results" / "evaluation-x.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"evaluation-x\.json: no whole results file.*remove it and evaluate"):
+        open_finished(folder)
+    (folder / "results" / "evaluation-x.json").unlink()
+    (folder / "results" / "evaluation-x.json").mkdir()
+    with pytest.raises(InputError, match=r"evaluation-x\.json: no such file"):
+        open_finished(folder)
+
+
+def test_records_that_do_not_say_what_was_seen_are_named(run):
+    folder = run("system")
+    (folder / "records.jsonl").write_text('{"step": 20, "seconds": 1.0}\n')
+    with pytest.raises(InputError, match=r"system/records\.jsonl: its last record does not say how many images"):
+        same_budget([open_finished(folder), open_finished(run("other"))])

@@ -79,6 +79,34 @@ def test_unknown_chapter_and_scale(root):
         course.chapter_steps(root, root, "cpu")
 
 
+@pytest.mark.parametrize("only", ["", " ", "../x", "0x", "1.5", "-1", "000", "\u0663", "1\n"])
+def test_what_is_no_chapter_s_number_is_refused(root, only):
+    with pytest.raises(InputError, match="give its number, as --only 3") as caught:
+        course.run_course("smoke", only)
+    assert "\n" not in str(caught.value)
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"00_first": 3}', '{"00_first": {"cpu": "long"}}', '{"a": {"cpu": NaN}}']
+)
+@pytest.mark.parametrize("place", ["notebooks", "runs/course"])
+def test_damaged_times_are_named_before_hours_are_spent(root, place, content):
+    path = root / place / "times.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"times\.json: damaged.*remove it, or put it back"):
+        course.run_course("cpu", "0")
+    assert path.read_text() == content and not (root / "runs/course/00_first.ipynb").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"cells": [3]}', '{"cells": {}, "cells": {}}'])
+def test_a_damaged_notebook_is_named(root, content):
+    (root / "notebooks" / "02_last.ipynb").write_text(content)
+    with pytest.raises(InputError, match=r"02_last\.ipynb: .*remove it, or put it back"):
+        course.run_course("cpu")
+
+
 def test_times_are_merged(tmp_path):
     path = tmp_path / "times.json"
     path.write_text('{"00_first": {"gpu": 1.5}, "01_second": {"cpu": 3}}')

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from t2ilib import losses
+from t2ilib.errors import InputError
 
 LOGITS = [-100.0, -30.0, -1.5, 0.0, 0.3, 20.0, 100.0]
 
@@ -533,3 +534,121 @@ def test_compiled_gradient_penalty_equals_eager():
     torch._dynamo.reset()
     assert results[0][0].any()
     torch.testing.assert_close(*results)
+
+
+# ---- odd inputs --------------------------------------------------------------------------------------------------
+
+B = 3
+
+
+def score(images):
+    return images.flatten(1).sum(1)
+
+
+def both(images, sentence):
+    return score(images) + sentence.sum(1), ()
+
+
+def pictures(rows=B, **options):
+    return torch.randn(rows, 3, 4, 4, **options)
+
+
+def contrast(images, texts, **options):
+    groups = torch.arange(len(images), device=images.device)
+    return losses.contrastive(images, texts, groups, scale=torch.tensor(2.0, device=images.device), **options)[0]
+
+
+def used(rows=B, **options):
+    return torch.ones(rows, 5, **options)
+
+
+PAIRS = {  # name -> (loss of two tensors, what it takes)
+    "gan_discriminator": (lambda a, b: sum(losses.gan_discriminator(a, b, a).values()), torch.randn),
+    "hinge_discriminator": (lambda a, b: sum(losses.hinge_discriminator(a, b, a).values()), torch.randn),
+    "wasserstein_critic": (lambda a, b: sum(losses.wasserstein_critic(a, b, a).values()), torch.randn),
+    "feature_matching": (losses.feature_matching, pictures),
+    "l1": (losses.l1, pictures),
+    "gradient_penalty": (lambda a, b: losses.gradient_penalty(lambda x: score(x).square(), a, b), pictures),
+    "matching_aware_penalty": (
+        lambda a, b: losses.matching_aware_penalty(lambda x, e: (both(x, e)[0].square(), ()), a, b.flatten(1))[0],
+        pictures,
+    ),
+    "clip_loss": (losses.clip_loss, used),
+    "words": (losses.words, used),
+    "contrastive": (contrast, used),
+}
+SINGLE = {
+    "binary_cross_entropy": lambda a: losses.binary_cross_entropy(a, 1.0),
+    "gan_generator": losses.gan_generator,
+    "hinge_generator": losses.hinge_generator,
+    "wasserstein_generator": losses.wasserstein_generator,
+}
+ALL = {name: (lambda a, b, loss=loss: loss(a), torch.randn) for name, loss in SINGLE.items()} | PAIRS
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_is_read_back_from_the_device(name):
+    """On `meta` nothing has a value: `.item()` and branches on numbers raise there."""
+    loss, make = ALL[name]
+    assert loss(make(B, device="meta"), make(B, device="meta")).is_meta
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_batch_of_one_of_any_precision_has_a_loss(name, dtype):
+    loss, make = ALL[name]
+    assert loss(make(1, dtype=dtype), make(1, dtype=dtype)).isfinite()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_not_finite_reaches_the_loss(name):
+    """There the loop sees it; an error here would ask the device in every step."""
+    loss, make = ALL[name]
+    first = make(B)
+    first.view(-1)[0] = torch.nan
+    assert not loss(first, make(B)).isfinite()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bad", ["whole numbers", "empty"])
+def test_what_is_no_batch_of_numbers_is_named(name, bad):
+    loss, make = ALL[name]
+    first = make(B).mul(9).to(torch.uint8) if bad == "whole numbers" else make(0)
+    with pytest.raises(InputError, match="give floating-point numbers of at least one picture") as caught:
+        loss(first, make(B))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if PAIRS[name][1] is not torch.randn])
+def test_tensors_are_never_stretched_to_each_other(name):
+    loss, make = PAIRS[name]
+    other = make(1) if name != "feature_matching" else make(B)[..., :1]
+    with pytest.raises(InputError, match=r"\(1, |1\)"):
+        loss(make(B), other)
+
+
+@pytest.mark.parametrize(
+    ("groups", "wrong"), [((2,), None), ((B, 1), None), ((B,), (2, B, 4)), ((B,), (2, 1, 5)), ((B,), (B, 5))]
+)
+def test_contrast_needs_a_group_and_wrong_texts_for_each_row(groups, wrong):
+    options = {} if wrong is None else {"wrong": torch.ones(wrong)}
+    with pytest.raises(InputError, match="groups and wrong"):
+        losses.contrastive(used(), used(), torch.zeros(groups), scale=torch.tensor(1.0), **options)
+
+
+def test_penalties_need_one_score_for_each_picture():
+    with pytest.raises(InputError, match=r"score: \(\) for 3 pictures"):
+        losses.gradient_penalty(lambda images: images.sum(), pictures(), pictures())
+    with pytest.raises(InputError, match=r"score: \(3, 48\) for 3 pictures"):
+        losses.matching_aware_penalty(lambda images, _: (images.flatten(1), ()), pictures(), used())
+    with pytest.raises(InputError, match="give pictures"):
+        losses.gradient_penalty(score, used(), used())
+    assert losses.gradient_penalty(lambda images: score(images)[:, None], pictures(), pictures()).isfinite()
+
+
+def test_checks_stay_in_a_compiled_graph():
+    """They cost guards when a loss is compiled, and nothing in a step: one graph, without a break."""
+    loss = torch.compile(
+        lambda a, b: losses.gradient_penalty(score, a, b) + losses.l1(a, b), backend="eager", fullgraph=True
+    )
+    assert loss(pictures(), pictures()).isfinite()

@@ -114,7 +114,7 @@ GROUND = {  # the ground floor: these import only each other, as listed
     "devices": {"errors"},
     "settings": {"errors"},
     "weights": {"errors", "files"},
-    "losses": set(),
+    "losses": {"errors"},
     "task": {"errors", "features", "settings"},
 }
 FLOORS = {  # what stands on it; each may import the ground floor, itself, and what is named
@@ -127,6 +127,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "plots": set(),
     "assembly": {"data", "encoders", "models", "metrics", "training"},
     "sampling": {"assembly", "encoders", "training"},
+    "sheets": {"data", "plots", "sampling"},
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
     "experiment": {"assembly", "data", "encoders", "measurement", "plots", "training"},
     "comparison": {"metrics", "training"},
@@ -143,6 +144,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
         "metrics",
         "plots",
         "sampling",
+        "sheets",
         "training",
     },
 }

@@ -19,8 +19,9 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from t2ilib import weights
+from t2ilib.encoders.stored import check_stored
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.features import Text
 from t2ilib.pictures import resized
 
@@ -163,11 +164,16 @@ def describe(config: Any, vocabulary: Sequence[str]) -> dict:
 
 def build_encoder(config: dict) -> CLIPEncoder:
     """Return an encoder with fresh weights from the configuration of a saved folder."""
+    tokenizer = WordTokenizer(config["vocabulary"], config["model"]["text_cfg"]["context_length"])
+    return CLIPEncoder(build_model(config), tokenizer, config, config["mean"], config["std"])
+
+
+def build_model(config: dict) -> nn.Module:
+    """Return the networks alone."""
     model = CLIP(**config["model"])
     if stem := config.get("stem"):
         model.visual.conv1 = convolutional_stem(stem, model.visual.conv1.out_channels)
-    tokenizer = WordTokenizer(config["vocabulary"], config["model"]["text_cfg"]["context_length"])
-    return CLIPEncoder(model, tokenizer, config, config["mean"], config["std"])
+    return model
 
 
 def convolutional_stem(channels: Sequence[int], width: int) -> nn.Sequential:
@@ -186,12 +192,31 @@ def save_encoder(encoder: CLIPEncoder, folder: str | Path) -> None:
 
 
 def open_encoder(folder: str | Path) -> CLIPEncoder:
-    """Read an encoder that `save_encoder` wrote; `InputError` names the file that is missing or damaged."""
+    """Read an encoder that `save_encoder` wrote; `InputError` names the file that is missing, damaged or hostile.
+
+    What config.json declares is compared with the weights before memory is taken for it.
+    """
     remedy = "train the encoder again (t2i train clip)"
-    config = weights.read_config(folder, KIND, remedy)
+    config, path = weights.read_config(folder, KIND, remedy), Path(folder) / weights.CONFIG
     try:
-        encoder = build_encoder(config)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{Path(folder) / weights.CONFIG}: damaged ({error!r}); {remedy}") from error
+        check_stored(config, len(weights.stored_shapes(folder, remedy)))
+        with torch.device("meta"):
+            network = build_model(config)
+        WordTokenizer(config["vocabulary"], config["model"]["text_cfg"]["context_length"])
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = one_line(error if isinstance(error, InputError) else repr(error), 200)
+        raise InputError(f"{path}: damaged ({reason}); {remedy}") from error
+    weights.check_shapes(folder, network, remedy)
+    encoder = build_encoder(config)
     weights.load_weights(folder, encoder.model, remedy)
+    check_answers(encoder, str(Path(folder) / weights.WEIGHTS), remedy)
     return encoder
+
+
+@torch.no_grad()
+def check_answers(encoder: CLIPEncoder, source: str, remedy: str) -> None:
+    """Raise InputError, naming the `source` of its weights, for an encoder whose answers are no numbers."""
+    picture = torch.zeros(1, 3, encoder.image_size, encoder.image_size, device=encoder.device)
+    answers = encoder.encode(["a bird"]).sentence, encoder.encode_images(picture)
+    if not all(answer.isfinite().all() for answer in answers):
+        raise InputError(f"{source}: damaged (its answers are not finite); {remedy}")

@@ -33,6 +33,7 @@ from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_enco
 from t2ilib.encoders.exchange import WordExchange
 from t2ilib.encoders.reading import exchanged_values, exchanged_words
 from t2ilib.encoders.retrieval import retrieval
+from t2ilib.encoders.stored import check_name
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError
 from t2ilib.features import Batch, Needs
@@ -84,6 +85,7 @@ class ClipConfig:
     def __post_init__(self) -> None:
         """Raise InputError for numbers that cannot be."""
         check_ranges(self, "model.")
+        check_name(self.name)
         if self.image_layers == () or (isinstance(self.image_layers, tuple) and len(self.image_layers) != 4):
             raise InputError(
                 f"model.image_layers = {self.image_layers}: blocks of a transformer, or a ResNet's four stages"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
+from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.weights import digest, save_tensors
@@ -106,9 +108,18 @@ def encode_dataset(
 
 
 def encode_all(encoder: TextEncoder, captions: Sequence[str], batch_size: int = 256, words: bool = False) -> Text:
-    """Encode any number of captions in batches; words are cut to the longest caption. The result lies on the CPU."""
-    if not captions:
-        raise InputError("captions: there are none to encode")
+    """Encode any number of captions in batches; words are cut to the longest caption. The result lies on the CPU.
+
+    Warns, once per kind, of captions that the encoder cannot read.
+    """
+    if isinstance(captions, str) or not len(captions):
+        raise InputError(f"captions = {captions!r}: give a list with at least one caption to encode")
+    for line in remarks(encoder, captions):
+        warnings.warn(line, stacklevel=2)
+    return _encode(encoder, captions, batch_size, words)
+
+
+def _encode(encoder: TextEncoder, captions: Sequence[str], batch_size: int, words: bool) -> Text:
     batches = [encoder.encode(captions[i : i + batch_size]).to("cpu") for i in range(0, len(captions), batch_size)]
     sentence = torch.cat([batch.sentence for batch in batches])
     if not words:
@@ -125,13 +136,13 @@ def _cached(
 ) -> Text:
     """Return the features from the cache, or compute them and fill it."""
     if cache_folder is None:
-        return encode_all(encoder, captions, batch_size, words)
+        return _encode(encoder, captions, batch_size, words)
     texts = hashlib.sha256(json.dumps([captions, words]).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", encoder.name)
     path = Path(cache_folder) / f"{name}-{encoder.fingerprint[:16]}-{texts[:16]}.safetensors"
     features = _read(path)
     if features is None or len(features.sentence) != len(captions):
-        features = encode_all(encoder, captions, batch_size, words)
+        features = _encode(encoder, captions, batch_size, words)
         _write(path, features)
     return features
 

@@ -10,8 +10,8 @@ from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-from t2ilib.encoders.clip import CLIPEncoder
-from t2ilib.errors import InputError
+from t2ilib.encoders.clip import CLIPEncoder, check_answers
+from t2ilib.errors import InputError, one_line
 
 
 def load_released(
@@ -30,16 +30,18 @@ def load_released(
     try:
         network = open_clip.create_model(model, pretrained=weights, cache_dir=cache_folder and str(cache_folder))
         tokenizer = open_clip.get_tokenizer(model)
-    except (RuntimeError, OSError, ImportError) as error:
-        raise InputError(f"{model}, {pretrained}: open_clip cannot load it ({error})") from error
+    except Exception as error:  # a damaged file can fail anywhere in open_clip
+        raise InputError(f"{model}, {pretrained}: open_clip cannot load it ({one_line(error, 200)})") from error
     statistics = release or {}
-    return CLIPEncoder(
+    encoder = CLIPEncoder(
         network,
         tokenizer,
         {"name": f"clip-{model}-{Path(pretrained).stem}"},
         statistics.get("mean", OPENAI_DATASET_MEAN),
         statistics.get("std", OPENAI_DATASET_STD),
     )
+    check_answers(encoder, f"{model}, {pretrained}", "download the weights again")
+    return encoder
 
 
 def cached_file(release: dict, cache_folder: str | Path | None = None) -> Path | None:
@@ -67,9 +69,9 @@ def expected_path(release: dict, cache_folder: str | Path | None = None) -> Path
 
 def _release(model: str, pretrained: str) -> dict | None:
     """Return open_clip's entry for the tag, None for a file; `InputError` for anything else."""
-    config = open_clip.get_model_config(model)
+    config = None if ":" in model else open_clip.get_model_config(model)  # a colon names a folder, or a hub's file
     if config is None:
-        raise InputError(f"{model}: open_clip has no such model; open_clip.list_models() names them all")
+        raise InputError(f"{one_line(model)}: open_clip has no such model; open_clip.list_models() names them all")
     if Path(pretrained).is_file():
         return None
     release = get_pretrained_cfg(model, pretrained)

@@ -27,13 +27,13 @@ def attribute_accuracy(judge: Judge, images: Tensor, captions: Sequence[str]) ->
     none does) and `attributes`: name -> accuracy, count, chance; an attribute that no caption mentions is left out.
     Raises `InputError` when counts differ or when no caption mentions any attribute.
     """
-    if len(images) != len(captions):
-        raise InputError(f"captions: {len(captions)} for {len(images)} pictures; give one caption per picture")
     return accuracy_of(judge.predict(images), [parse(caption) for caption in captions], judge.config.attributes)
 
 
 def accuracy_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attributes: Mapping) -> dict:
     """The counting of `attribute_accuracy`: predicted value indices (N, A) against each caption's mentioned values."""
+    if len(predicted) != len(mentioned):
+        raise InputError(f"captions: {len(mentioned)} for {len(predicted)} pictures; give one caption per picture")
     names = list(attributes)
     shown = [{name: attributes[name][value] for name, value in zip(names, row, strict=True)} for row in predicted]
     right = [

@@ -14,18 +14,26 @@ def diversity(features: np.ndarray, reference: np.ndarray | None = None) -> floa
 
     `features` (captions, K, F). With `reference` (N, F), features of real pictures of all kinds, the distance is
     divided by the mean distance between those: 0 is one picture per caption, 1 is as varied as the whole real set
-    (more than a caption should leave open). Raises `InputError` for K < 2 and for values that are not finite.
+    (more than a caption should leave open). Raises `InputError` for no captions, K < 2, values that are not finite, and
+    a reference that is one picture over and over.
     """
     features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 3 or features.shape[1] < 2:
+    if features.ndim != 3 or not len(features) or features.shape[1] < 2:
         raise InputError(f"features: expected (captions, K >= 2, F), found {features.shape}; draw more per caption")
     distance = np.mean([mean_pairwise_distance(pictures) for pictures in features])
-    return float(distance if reference is None else distance / mean_pairwise_distance(reference))
+    if reference is None:
+        return float(distance)
+    unit = mean_pairwise_distance(reference)
+    if unit == 0:
+        raise InputError("reference: its pictures are all alike, so nothing can be as varied; give other pictures")
+    return float(distance / unit)
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:
     """Mean Euclidean distance between different rows of `features` (N, F), N >= 2."""
     features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2:
+        raise InputError(f"features: expected the shape (N, F), found {features.shape}; give one vector per picture")
     if not np.isfinite(features).all():
         raise InputError("features: some values are NaN or infinite; look for the pictures that caused them")
     count = len(features)

@@ -14,6 +14,7 @@ pictures speak of their captions; they are no distance from the truth.
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -32,10 +33,12 @@ from t2ilib.metrics.intervals import GROUPS, interval, jackknifed
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.r_precision import clip_scores, r_precision
 from t2ilib.pictures import to_float
+from t2ilib.settings import Range, check_ranges
 from t2ilib.task import Painter
 
 VERSION = 2  # of the measures: since 2 each caption counts once
 CROWD = 20_000  # birds from which those are taken that a caption fits
+TRUNCATION = Range(above=0, most=100)
 SPREAD = 2000  # real pictures, at most, whose mean distance is the unit of the diversity
 
 
@@ -43,13 +46,21 @@ SPREAD = 2000  # real pictures, at most, whose mean distance is the unit of the 
 class EvaluationSettings:
     """What is drawn for an evaluation."""
 
-    n: int = 1000  # pictures, one caption each; the literature's is 30,000
-    seed: int = 0  # of the choice of captions, the noise and the rivals in R-precision
-    batch_size: int = 0  # pictures at a time; 0: what the device does fastest
-    diversity_captions: int = 32  # captions of which several pictures are drawn
-    per_caption: int = 8  # how many
+    n: Annotated[int, Range(least=1, most=10_000_000)] = 1000  # pictures, one caption each; the literature's is 30,000
+    seed: Annotated[int, Range(least=0, below=2**32)] = 0  # of the choice of captions, the noise, R-precision's rivals
+    batch_size: Annotated[int, Range(least=0, most=1_000_000)] = (
+        0  # pictures at a time; 0: what the device does fastest
+    )
+    diversity_captions: Annotated[int, Range(least=1, most=1_000_000)] = 32  # of which several pictures are drawn
+    per_caption: Annotated[int, Range(least=2, most=10_000)] = 8  # how many
     truncation: float | None = None  # of the noise, as in System.noise; None: plain normal noise
-    candidates: int = 100  # captions ranked in R-precision, the true one included
+    candidates: Annotated[int, Range(least=2, most=10_000)] = 100  # captions ranked in R-precision, the true one too
+
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers that nothing can be measured with."""
+        check_ranges(self, "evaluation.")
+        if self.truncation is not None and not TRUNCATION.holds(self.truncation):
+            raise InputError(f"evaluation.truncation = {self.truncation}: must be {TRUNCATION}")
 
 
 class Look:
@@ -66,6 +77,10 @@ class Look:
 
     @torch.no_grad()
     def _update(self, pictures: Tensor) -> None:
+        if not pictures.isfinite().all():
+            raise InputError(
+                "pictures: some are NaN or infinite; take another checkpoint, or look at the picture files"
+            )
         if self.encoder is not None:
             self.embeddings.append(self.encoder.encode_images(pictures.to(self.encoder.device)).float().cpu())
         if self.judge is not None:

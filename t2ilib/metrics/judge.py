@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from t2ilib import weights
 from t2ilib.data.toy import ATTRIBUTES
 from t2ilib.devices import CPU_BATCH
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.files import WEIGHTS
 from t2ilib.pictures import resized
 
 FOLDER = WEIGHTS / "judge"
 KIND = "t2ilib-judge"
+LARGEST = 65_536  # of a judge's sizes
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Judge(nn.Module):
         device = next(self.parameters()).device
         parts = images.split(CPU_BATCH if device.type == "cpu" else 256)
         features = torch.cat([self.trunk(self._resized(part.to(device, torch.float32))) for part in parts])
+        if not features.isfinite().all():
+            raise InputError("images: some are NaN or infinite, which the judge cannot read; look for what made them")
         values = torch.stack([head(features).argmax(dim=1) for head in self.heads], dim=1)
         return features.float().cpu(), values.cpu()
 
@@ -96,13 +99,21 @@ def load_judge(folder: str | Path = FOLDER, device: torch.device | str = "cpu") 
     """Read a judge, ready to predict. Raises `InputError` when it is missing or was trained for other attributes."""
     remedy = "train it: t2i train judge, then t2i export"
     stored = weights.read_config(folder, KIND, remedy)
+    path = Path(folder) / weights.CONFIG
     try:
         attributes = {name: tuple(values) for name, values in stored["attributes"].items()}
         sizes = {name: stored[name] for name in ("image_size", "map_width", "feature_size")}
-        judge = Judge(JudgeConfig(attributes, widths=tuple(stored["widths"]), **sizes))
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{Path(folder) / weights.CONFIG}: damaged ({error!r}); {remedy}") from error
+        config = JudgeConfig(attributes, widths=tuple(stored["widths"]), **sizes)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({one_line(repr(error))}); {remedy}") from error
     if list(attributes.items()) != list(ATTRIBUTES.items()):
         raise InputError(f"{folder}: this judge knows other attributes than the renderer; {remedy}")
+    for name, value in (sizes | {"widths": config.widths}).items():
+        each = value if isinstance(value, tuple) else (value,)
+        if not (0 < len(each) < 8 and all(type(size) is int and 1 <= size <= LARGEST for size in each)):
+            raise InputError(f"{path}: damaged ({name} = {one_line(repr(value))}); {remedy}")
+    with torch.device("meta"):
+        weights.check_shapes(folder, Judge(config), remedy)
+    judge = Judge(config)
     weights.load_weights(folder, judge, remedy)
     return judge.to(device).eval().requires_grad_(False)

@@ -28,11 +28,13 @@ def r_precision(
     from the rows of another group; `groups` (N,) is for instance the caption texts, so that an identical caption is
     never a rival. A tie with a rival counts as a miss. Returns mean, standard_error (over ten folds of the pictures,
     the literature's), interval (95 %, by the bootstrap over pictures), candidates, chance. Raises `InputError` when
-    features are not finite or a row has fewer than `candidates` - 1 rivals.
+    features are not finite, there are none, or a row has fewer than `candidates` - 1 rivals.
     """
-    images, texts = _unit(image_features, "image_features"), _unit(text_features, "text_features")
-    if images.shape != texts.shape:
-        raise InputError(f"features: shapes {images.shape} and {texts.shape} differ; give one caption per picture")
+    if candidates < 2:
+        raise InputError(f"candidates = {candidates}: the own caption alone is always nearest; give 2 or more")
+    images, texts = _pairs(image_features, text_features)
+    if groups is not None and len(groups) != len(images):
+        raise InputError(f"groups: {len(groups)} for {len(images)} pictures; give one per picture")
     groups = np.unique(np.asarray(range(len(images)) if groups is None else groups), return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     hits = np.array([_hit(i, images, texts, _rivals(i, groups, candidates, rng)) for i in range(len(images))])
@@ -49,7 +51,8 @@ def r_precision(
 
 def clip_scores(image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:
     """100 times the cosine of each picture and its caption, negative ones as 0, (N,) (equation 1, w = 100)."""
-    cosine = (_unit(image_features, "image_features") * _unit(text_features, "text_features")).sum(axis=1)
+    images, texts = _pairs(image_features, text_features)
+    cosine = (images * texts).sum(axis=1)
     return 100 * cosine.clip(min=0)
 
 
@@ -58,9 +61,21 @@ def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
     return float(clip_scores(image_features, text_features).mean())
 
 
+def _pairs(image_features: np.ndarray, text_features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as unit rows (N, D); `InputError` where they do not belong together, and where there are none."""
+    images, texts = _unit(image_features, "image_features"), _unit(text_features, "text_features")
+    if images.shape != texts.shape:
+        raise InputError(f"features: shapes {images.shape} and {texts.shape} differ; give one caption per picture")
+    if not len(images):
+        raise InputError("features: there are none; give at least one picture and its caption")
+    return images, texts
+
+
 def _unit(features: np.ndarray, name: str) -> np.ndarray:
     """Rows of `features` (N, D) in float64, scaled to length one."""
     features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2:
+        raise InputError(f"{name}: expected the shape (N, D), found {features.shape}; give one vector per row")
     if not np.isfinite(features).all():
         raise InputError(f"{name}: some values are NaN or infinite; look for the pictures or captions that caused them")
     return features / np.linalg.norm(features, axis=1, keepdims=True).clip(min=1e-12)

@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from t2ilib.files import write_json
+from t2ilib.errors import InputError, one_line
+from t2ilib.files import read_json, write_json
+from t2ilib.metrics.evaluate import VERSION
 from t2ilib.provenance import environment
+
+NONE = "no whole results file"
 
 
 def write_result(folder: str | Path, metrics: Mapping, protocol: Mapping, command: str | None = None) -> Path:
@@ -17,6 +22,56 @@ def write_result(folder: str | Path, metrics: Mapping, protocol: Mapping, comman
     path = _unused(Path(folder), f"evaluation-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
     write_json(path, {"metrics": dict(metrics), "protocol": {**protocol, **environment(command)}})
     return path
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise InputError where results cannot be written, before hours are spent on them."""
+    path = Path(folder)
+    if not path.is_dir() and (path.exists() or any(above.is_file() for above in path.absolute().parents)):
+        raise InputError(f"{path}: no folder; name another one for the results file")
+
+
+def read_result(path: str | Path) -> dict:
+    """Return one evaluation as `write_result` wrote it, with `metrics` and a `protocol` that names a reference split.
+
+    InputError names a file that is none, is damaged, or was written by a newer version of the measures.
+    """
+    remedy = "remove it and evaluate the run again"
+    found = read_json(path, remedy, NONE)
+    protocol, metrics = (found.get(key) if isinstance(found, dict) else None for key in ("protocol", "metrics"))
+    if not isinstance(protocol, dict) or not isinstance(metrics, dict):
+        raise InputError(f"{path}: {NONE} (protocol and metrics must be mappings); {remedy}")
+    version = protocol.get("version", VERSION)
+    if type(version) is int and version > VERSION:
+        raise InputError(f"{path}: was measured by version {version}, newer than {VERSION} here; update, or {remedy}")
+    kinds = {
+        "version": (int, type(None)),
+        "step": (int, type(None)),
+        "reference_split": (str, list),
+        "date": (str, type(None)),
+    }
+    for key, kind in kinds.items():
+        if not isinstance(protocol.get(key), kind):
+            raise InputError(f"{path}: {NONE} ({key} = {one_line(repr(protocol.get(key)))}); {remedy}")
+    if not all(isinstance(name, str) for name in protocol["reference_split"]):
+        raise InputError(f"{path}: {NONE} (reference_split holds what is no name); {remedy}")
+    if bad := _odd(metrics):
+        raise InputError(f"{path}: {NONE} (metrics.{one_line(bad)} is no number); {remedy}")
+    return found
+
+
+def _odd(metrics: Mapping[str, Any]) -> str | None:
+    """Return the name of a metric that can be none: neither a number, nor numbers by name."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            if (inner := _odd(value)) is not None:
+                return f"{name}.{inner}"
+        elif isinstance(value, list):
+            if len(value) != 2 or not all(isinstance(bound, int | float) for bound in value):
+                return name
+        elif not isinstance(value, int | float | None):
+            return name
+    return None
 
 
 def _unused(folder: Path, stem: str) -> Path:

@@ -4,7 +4,7 @@ Each paper has a file here that says what its networks are called, how the relea
 follow from shapes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.models import SYSTEMS, System
 from t2ilib.official.dfgan import DFGAN
 from t2ilib.official.gancls import GANCLS
@@ -21,6 +21,7 @@ from t2ilib.official.released import STRAY, Entries, Released
 from t2ilib.official.wgan import WGAN
 
 LISTED = 5  # entries that an error message names before it counts the rest
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Checkpoint = str | Path | Mapping[str, Any]
 
 
@@ -40,7 +41,7 @@ def load(name: str, checkpoint: Checkpoint) -> System:
         raise InputError(f"{name}: no released checkpoints are known; choose among {', '.join(RELEASED)}")
     released = RELEASED[name]
     source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
-    entries = {released.ours(key): value for key, value in _flatten(checkpoint, released, source).items()}
+    entries = _distinct(source, ((released.ours(key), value) for key, value in _flatten(checkpoint, released, source)))
     config, problems = _fit(SYSTEMS[name], released, entries)
     if problems:
         networks = ", ".join(released.networks)
@@ -66,44 +67,59 @@ def _read(path: str | Path) -> Mapping[str, Any]:
     return content
 
 
-def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Entries:
-    """Return {"network.released name": tensor}, with our names of the networks."""
-    entries = {}
-    content = _read(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Iterable[tuple[str, Tensor]]:
+    """Return pairs of "network.released name" and tensor, with our names of the networks."""
+    from_file = isinstance(checkpoint, str | Path)
+    content = _read(checkpoint) if from_file else checkpoint
+    if not isinstance(content, Mapping):
+        raise InputError(f"{source}: a {type(content).__name__}; give a file, or a mapping of networks to state dicts")
     if isinstance(content.get("model"), Mapping):  # beside it lie optimisers and the epoch
         content = content["model"]
+    pairs = []
     for name, part in content.items():
-        value = _read(part) if isinstance(part, str | Path) else part
+        names_file = isinstance(part, str | Path) and not from_file  # what a file holds names no other file
+        value = _read(part) if names_file else part
         if isinstance(value, Mapping):
-            entries.update({f"{name}.{key.removeprefix('module.')}": tensor for key, tensor in value.items()})
+            pairs += [(f"{name}.{str(key).removeprefix('module.')}", tensor) for key, tensor in value.items()]
         else:
-            entries[name] = value
-    if other := [name for name, value in entries.items() if not isinstance(value, Tensor)]:
+            pairs.append((str(name), value))
+    if other := [name for name, value in pairs if not isinstance(value, Tensor)]:
         raise InputError(f"{source}: {_list(other)} must be tensors; give the networks' state dicts alone")
-    if not entries:
+    if not pairs:
         raise InputError(f"{source}: no entries; give {{network: state dict}} for {', '.join(released.networks)}")
-    return _name_networks(entries, released.networks)
+    return _name_networks(_distinct(source, pairs), released.networks)
 
 
-def _name_networks(entries: Entries, networks: Mapping[str, str]) -> Entries:
+def _distinct(source: str, pairs: Iterable[tuple[str, Tensor]]) -> Entries:
+    """Return entries by name; InputError where two have one name."""
+    found: Entries = {}
+    for name, value in pairs:
+        if name in found:
+            raise InputError(f"{source}: {_list([name])} is there twice, under two spellings; remove one")
+        found[name] = value
+    return found
+
+
+def _name_networks(entries: Entries, networks: Mapping[str, str]) -> Iterable[tuple[str, Tensor]]:
     """Drop `module.` and give networks our names; a second network for a place that is taken stays a stray."""
-    split = {tuple(name.removeprefix("module.").partition(".")[::2]): value for name, value in entries.items()}
-    present, places = {network for network, _ in split}, {}
+    split = [(*name.removeprefix("module.").partition(".")[::2], value) for name, value in entries.items()]
+    present, places = {network for network, _, _ in split}, {}
     for old, new in networks.items():
         if old in present and new not in places.values():
             places[old] = new
     taken = set(places.values())
     strays = {old: f"{STRAY}{old}" for old in present - set(places) if networks.get(old, old) in taken}
     names = places | strays
-    return {f"{names.get(old, old)}.{rest.removeprefix('module.')}": value for (old, rest), value in split.items()}
+    return ((f"{names.get(old, old)}.{rest.removeprefix('module.')}", value) for old, rest, value in split)
 
 
 def _fit(system: type[System], released: Released, entries: Entries) -> tuple[Any, dict[str, list[str]]]:
     """Return the configuration, default or inferred, that fits the entries best, and what still does not fit."""
-    configs = [system.Config()]
-    with suppress(ValueError, LookupError):  # another architecture's entries may suggest no sizes, or impossible ones
-        configs.append(released.config(entries))
-    found = [(config, _problems(system, config, released, entries)) for config in configs]
+    found = [(system.Config(), _problems(system, system.Config(), released, entries))]
+    # another architecture's entries may suggest no sizes, or impossible ones
+    with suppress(ValueError, LookupError, TypeError, ArithmeticError, RuntimeError):
+        config = released.config(entries)
+        found.append((config, _problems(system, config, released, entries)))
     return min(found, key=lambda pair: sum(map(len, pair[1].values())))
 
 
@@ -111,7 +127,8 @@ def _problems(system: type[System], config: Any, released: Released, entries: En
     """Return the entries, under released names, in which a checkpoint differs from the system with this `config`."""
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in system(config).state_dict().items()}
-    odd = [name for name, value in entries.items() if name in wanted and not _is_sound(value)]
+    fitting = [name for name in entries if name in wanted and tuple(entries[name].shape) == wanted[name]]
+    odd = [name for name in fitting if not _is_sound(entries[name])]
     missing = [name for name in wanted if name not in entries and not name.endswith("num_batches_tracked")]
     shapes = {name: tuple(value.shape) for name, value in entries.items()}
     misshapen = [name for name in wanted if name in shapes and shapes[name] != wanted[name]]
@@ -125,8 +142,14 @@ def _problems(system: type[System], config: Any, released: Released, entries: En
 
 
 def _is_sound(value: Tensor) -> bool:
-    """Whether a weight is made of finite real numbers; counters are whole."""
-    return value.ndim == 0 or (value.is_floating_point() and (value.is_meta or bool(value.isfinite().all())))
+    """Whether an entry is a plain tensor of finite real numbers, each of them stored; counters are whole."""
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        return False
+    if value.is_meta:
+        return True
+    stored = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    whole = value.ndim == 0 and not value.is_floating_point()
+    return stored and (whole or (value.dtype in FLOATS and bool(value.isfinite().all())))
 
 
 def _describe(problems: dict[str, list[str]]) -> str:
@@ -135,4 +158,4 @@ def _describe(problems: dict[str, list[str]]) -> str:
 
 def _list(names: list[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(map(one_line, names[:LISTED])) + more

@@ -120,6 +120,24 @@ def check_about(about: Any, required: Mapping[str, type], path: Path) -> None:
             raise InputError(f"{path}: not a whole checkpoint of ours (its {key} is {value!r}); take another")
 
 
+def check_encoders(
+    found: Mapping[str, str], about: Mapping, path: Path, names: Mapping[str, str] | None = None
+) -> None:
+    """Raise InputError where an encoder, role -> fingerprint, is not the one that the checkpoint was trained with.
+
+    Roles that only one side has are passed over: old checkpoints name none. `names`: role -> name, for the message.
+    """
+    trained = about.get("encoders", {})
+    if not isinstance(trained, dict):
+        raise InputError(f"{path}: not a whole checkpoint of ours (its encoders are {trained!r}); take another")
+    for role, fingerprint in found.items():
+        if trained.get(role, fingerprint) != fingerprint:
+            raise InputError(
+                f"{path}: was trained with another {role} encoder than the {(names or {}).get(role, 'one')} that is "
+                "here now; train anew in another folder, or put the encoder of that time back"
+            )
+
+
 def load_module(module: nn.Module, prefix: str, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load the entries `prefix.*` into `module`; InputError names the file and the first entries that differ."""
     own = {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

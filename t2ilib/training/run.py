@@ -25,7 +25,7 @@ from torch import Tensor
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS, atomic, write_text
 from t2ilib.training.bar import say, telling
-from t2ilib.training.checkpoints import read_checkpoint, write_checkpoint
+from t2ilib.training.checkpoints import check_encoders, read_checkpoint, write_checkpoint
 from t2ilib.training.lock import writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
@@ -177,8 +177,9 @@ class Run:
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
         """Write the checkpoint of `step`, then remove all but the last two."""
         path = self.folder / CHECKPOINTS / f"step_{step:08d}.safetensors"
+        details = {**about, "step": step, "recipe": plain(self.recipe), "encoders": self.encoders}
         with telling("writing"):
-            write_checkpoint(path, tensors, {**about, "step": step, "recipe": plain(self.recipe)})
+            write_checkpoint(path, tensors, details)
         for old in self.checkpoints()[:-KEPT]:
             old.unlink()
         return path
@@ -198,6 +199,7 @@ class Run:
                 f"({told(found, 'there', 'now')}); put it back, or go on from the checkpoint in a new folder "
                 "(t2i resume CHECKPOINT --folder NEW)"
             )
+        check_encoders(self.encoders, about, path)
         return tensors, about, path
 
     def newest_whole(self) -> tuple[dict[str, Tensor], dict, Path]:

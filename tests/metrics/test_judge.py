@@ -128,3 +128,24 @@ def test_shipped_judge_reads_unseen_species(judge, held_out):
 
 def test_shipped_judge_is_small():
     assert (module.FOLDER / "model.safetensors").stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("feature_size", 10**12),
+        ("map_width", -1),
+        ("image_size", True),
+        ("image_size", 10**9),
+        ("widths", []),
+        ("widths", [8] * 1000),
+        ("widths", ["8", 8, 8]),
+        ("widths", 8),
+    ],
+)
+def test_sizes_are_checked_before_memory_is_taken_for_them(name, value, small: Judge, tmp_path):
+    save_judge(small, tmp_path)
+    spoil(tmp_path, **{name: value})
+    with pytest.raises(InputError, match=r"(config\.json|model\.safetensors): damaged.*; train it") as caught:
+        load_judge(tmp_path)
+    assert "\n" not in str(caught.value)

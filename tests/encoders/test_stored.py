@@ -1,0 +1,188 @@
+"""Folders of encoders that are damaged, hostile, or of something else: one line each, and no memory taken."""
+
+import json
+import resource
+import shutil
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from t2ilib.encoders import load_encoder
+from t2ilib.encoders.clip import build_encoder, describe, save_encoder
+from t2ilib.encoders.contrastive import ClipConfig
+from t2ilib.errors import InputError
+from t2ilib.files import WEIGHTS
+
+DEEP = "[" * 100_000
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    torch.manual_seed(0)
+    save_encoder(build_encoder(describe(ClipConfig.tiny(), ["a", "red", "bird"])), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "own")
+    return tmp_path / "own"
+
+
+def refused(folder) -> str:
+    with pytest.raises(InputError) as caught:
+        load_encoder(str(folder))
+    message = str(caught.value)
+    assert "\n" not in message and str(folder) in message and len(message) < 600
+    return message
+
+
+def change(folder, path, value):
+    """Set the entry at a dotted path of config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    *above, last = path.split(".")
+    node = config
+    for name in above:
+        node = node[name]
+    node[last] = value
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.text_cfg.vocab_size", 10**12),
+        ("model.embed_dim", 10**9),
+        ("model.vision_cfg.width", 65_536),
+        ("model.text_cfg.width", 0),
+        ("model.text_cfg.layers", 10**9),
+        ("model.vision_cfg.layers", 900),
+        ("model.vision_cfg.layers", [1, 2]),
+        ("model.text_cfg.heads", 7),
+        ("model.vision_cfg.patch_size", 4096),
+        ("model.text_cfg.context_length", 2),
+        ("model.text_cfg.context_length", True),
+        ("model.text_cfg.pool_type", "none of these"),
+        ("model.vision_cfg.timm_model_name", "resnet50"),
+        ("model", 3),
+        ("name", "x" * 1000),
+        ("name", "a\nb"),
+        ("mean", [0.1, 0.2]),
+        ("std", [0.0, 0.1, 0.1]),
+        ("std", [1e400, 0.1, 0.1]),
+        ("stem", [10**9]),
+        ("vocabulary", ["a", "a", "bird"]),
+        ("vocabulary", [1, 2, 3]),
+        ("vocabulary", "abc"),
+        ("vocabulary", ["word"] * 100_000),
+        ("version", 99),
+        ("format", "t2ilib-judge"),
+    ],
+)
+def test_what_config_declares_is_checked_before_it_is_built(folder, path, value):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    change(folder, path, value)
+    refused(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "damaged"),
+        (b"[]", "format and version"),
+        (b"\xff\xfe{", "damaged"),
+        (DEEP.encode(), "nested too deeply"),
+        (b'{"format": "t2ilib-clip", "format": "t2ilib-clip", "version": 1}', "'format' is there twice"),
+        (b'{"format": ' + b"1" * 10_000 + b"}", "damaged"),
+        (b" " * (17 << 20), "larger than 16 MiB"),
+    ],
+    ids=["empty", "list", "bytes", "deep", "twice", "digits", "huge"],
+)
+def test_configs_that_are_no_configs_are_named(folder, content, named):
+    (folder / "config.json").write_bytes(content)
+    assert named in refused(folder)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_entry_replaced_or_missing_is_one_line(folder, whole, data):
+    config = json.loads((whole / "config.json").read_text())
+    node = data.draw(
+        st.sampled_from([config, config["model"], config["model"]["vision_cfg"], config["model"]["text_cfg"]])
+    )
+    key = data.draw(st.sampled_from(sorted(node.keys() - {"training", "patch_dropout", "stem", "head_width"})))
+    value = data.draw(st.one_of(st.none(), st.booleans(), st.text(max_size=3), st.just([]), st.just({}), st.just(-1)))
+    if data.draw(st.booleans()):
+        del node[key]
+    else:
+        node[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    if (key, value) != ("name", value) or not isinstance(value, str):
+        refused(folder)
+
+
+@pytest.mark.parametrize("fault", ["nan", "missing", "extra", "shape", "kind", "overflow"])
+def test_weights_that_do_not_fit_are_named(folder, fault):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    name = "ln_final.weight"
+    if fault in ("nan", "overflow"):
+        tensors[name][0] = {"nan": torch.nan, "overflow": torch.inf}[fault]
+    elif fault == "missing":
+        del tensors[name]
+    elif fault == "extra":
+        tensors["more\n"] = torch.zeros(1)
+    elif fault == "shape":
+        tensors[name] = tensors[name][:-1]
+    else:
+        tensors[name] = tensors[name].to(torch.int64)
+    save_file(tensors, path)
+    assert ("more" if fault == "extra" else name) in refused(folder)
+
+
+def test_answers_that_are_no_numbers_are_noticed(folder):
+    """Finite weights of half precision whose products are not."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["text_projection"] = torch.full_like(tensors["text_projection"], 65_504).float() * 1e30
+    tensors["ln_final.weight"] = torch.full_like(tensors["ln_final.weight"], 65_504).float() * 1e30
+    save_file(tensors, path)
+    assert "not finite" in refused(folder)
+
+
+def test_folders_of_something_else_are_named(folder, tmp_path):
+    assert "t2ilib-judge" in refused(WEIGHTS / "judge")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("task: dfgan\n")
+    assert "encoders/text" in refused(tmp_path / "run")
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors: missing" in refused(folder)
+    (folder / "model.safetensors").mkdir()
+    assert "missing" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["", "no/such", "x" * 5000, "a\0b", "line\nline", "hf-hub:someone/model"])
+def test_names_that_are_no_encoder_are_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_encoder(name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("model", ["hf-hub:someone/model", "local-dir:/tmp", "no-such-model"])
+def test_released_models_are_named_ones(model):
+    with pytest.raises(InputError, match="open_clip has no such model"):
+        load_encoder("clip", model=model)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}q\x00.", b"no weights at all" * 100])
+def test_released_weights_that_are_damaged_are_named(content, tmp_path):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(InputError, match="open_clip cannot load it") as caught:
+        load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
+    assert "\n" not in str(caught.value)
