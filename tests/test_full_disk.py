@@ -79,6 +79,7 @@ def test_a_folder_that_cannot_be_made_is_named(write, tmp_path):
     assert str(tmp_path / "file") in str(error.value) and (tmp_path / "file").read_text() == "thesis"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_tensorboard_without_room_is_one_line_and_no_thread_complains(tmp_path, capsys):
     many = ({"step": step, **{f"x/{i}": 0.5 for i in range(50)}} for step in range(1, 2000))
     with pytest.raises(InputError, match="tensorboard: cannot be written"), stoppable(), room_for(2000):
