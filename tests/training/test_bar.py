@@ -2,11 +2,12 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from t2ilib.errors import InputError
-from t2ilib.training.bar import progress, say, telling
+from t2ilib.training.bar import progress, telling
 from t2ilib.training.sinks import tensorboard
 from t2ilib.training.stopping import Stopped, stoppable, undivided
 
@@ -31,7 +32,7 @@ def test_the_bar_shows_speed_terms_and_what_is_done_meanwhile(capsys):
 def test_an_error_stands_on_a_line_of_its_own(capsys):
     with pytest.raises(InputError):
         list(progress(records(fail=2), 3))
-    say("error: birds.zip: gone")
+    print("error: birds.zip: gone", file=sys.stderr)
     assert capsys.readouterr().err.endswith("\nerror: birds.zip: gone\n")
 
 
