@@ -14,7 +14,7 @@ from t2ilib import assembly
 from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory, this_process
 from t2ilib.encoders import TextEncoder
 from t2ilib.encoders.vocabulary import remarks
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
 from t2ilib.settings import Range
@@ -85,7 +85,7 @@ class Sampler:
         cannot read; InputError for what cannot be drawn.
         """
         if isinstance(captions, str) or not len(captions):
-            raise InputError(f"captions = {captions!r}: give a list with at least one caption")
+            raise InputError(f"captions = {one_line(repr(captions))}: give a list with at least one caption")
         for line in remarks(self.encoder, captions):
             warnings.warn(line, stacklevel=2)
         return torch.cat(list(self.stream(captions, seed, per_caption, truncation)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.vocabulary import remarks
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.features import Text
 from t2ilib.weights import digest, save_tensors
 
@@ -112,14 +112,16 @@ def encode_all(encoder: TextEncoder, captions: Sequence[str], batch_size: int = 
 
     Warns, once per kind, of captions that the encoder cannot read.
     """
-    if isinstance(captions, str) or not len(captions):
-        raise InputError(f"captions = {captions!r}: give a list with at least one caption to encode")
+    if isinstance(captions, str):
+        raise InputError(f"captions = {one_line(repr(captions))}: give a list of captions")
     for line in remarks(encoder, captions):
         warnings.warn(line, stacklevel=2)
     return _encode(encoder, captions, batch_size, words)
 
 
 def _encode(encoder: TextEncoder, captions: Sequence[str], batch_size: int, words: bool) -> Text:
+    if not captions:
+        raise InputError("captions: there are none to encode")
     batches = [encoder.encode(captions[i : i + batch_size]).to("cpu") for i in range(0, len(captions), batch_size)]
     sentence = torch.cat([batch.sentence for batch in batches])
     if not words:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from t2ilib import assembly
-from t2ilib.encoders import load_encoder
+from t2ilib.encoders import encode_all, load_encoder
 from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.encoders.vocabulary import MENTIONED, check_reads, remarks, unknown_words
 from t2ilib.errors import InputError
@@ -143,3 +143,12 @@ def test_kinds_are_counted_over_any_number_of_captions():
 def test_shipped_encoders_have_the_words_of_toy_birds():
     for name in ("toy-clip", "toy-clip-resnet"):
         assert remarks(load_encoder(name), ["a small red bird on a rock under an evening sky"]) == []
+
+
+def test_encoding_a_list_warns_once_per_kind():
+    encoder = load_encoder("toy-clip")
+    with pytest.warns(UserWarning, match='2 captions, the first "quetzal" has unknown words alone') as said:
+        encode_all(encoder, ["quetzal", "teal", "a red bird"])
+    assert len(said) == 1
+    with pytest.raises(InputError, match="give a list of captions"):
+        encode_all(encoder, "a red bird")
