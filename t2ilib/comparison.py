@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2ilib import models
 from t2ilib.errors import InputError
 from t2ilib.metrics.results import entry, read_result
 from t2ilib.training import Run
@@ -64,10 +65,34 @@ def open_finished(folder: str | Path) -> Finished:
     return Finished(run, newest)
 
 
+def open_all(folder: Path, pattern: str) -> list[Finished]:
+    """Open the finished runs of systems in a folder whose names match, in the order of their names."""
+    folders = sorted(path for path in folder.glob(pattern) if (path / "config.yaml").is_file())
+    found = [open_finished(path) for path in folders if Run(path).recipe.task in models.SYSTEMS]
+    if not found:
+        raise InputError(f"{folder}: no finished run {pattern}")
+    return found
+
+
 def results_of(run: Run) -> list[dict]:
     """Return all results that lie in a run's folder, oldest first; InputError names a file that is none."""
     paths = sorted((run.folder / "results").glob("*.json"), key=lambda path: (len(path.name), path.name))
     return sorted(map(read_result, paths), key=lambda result: result["protocol"].get("date") or "")
+
+
+def newest_result(folder: Path) -> Mapping:
+    """Return the newest results of a run's last measured step, on the split that its recipe names."""
+    run = Run(folder)
+    steps = {record["step"] for record in run.records()}
+    found = [
+        result
+        for result in results_of(run)
+        if result["protocol"].get("step") in steps and split_of(result) == run.recipe.data.reference
+    ]
+    if not found:
+        raise InputError(f"{folder / 'results'}: no results of any step that it recorded; evaluate the run")
+    last = max(result["protocol"]["step"] for result in found)
+    return [result for result in found if result["protocol"]["step"] == last][-1]
 
 
 def split_of(result: Mapping) -> str:

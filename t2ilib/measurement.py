@@ -10,11 +10,12 @@ from t2ilib import data
 from t2ilib.assembly import Experiment, load_encoder, reference_split, unread
 from t2ilib.data.batches import Batches
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.devices import CPU_BATCH
+from t2ilib.devices import CPU_BATCH, this_process
 from t2ilib.encoders import TextEncoder, encode_dataset
+from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.features import Needs
 from t2ilib.metrics.attributes import attribute_accuracy
-from t2ilib.metrics.evaluate import EvaluationSettings, evaluate
+from t2ilib.metrics.evaluate import EvaluationSettings, evaluate, real_precision
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.results import entry, write_result
 from t2ilib.sampling import Sampler
@@ -31,6 +32,9 @@ def measure(experiment: Experiment, task: Task, step: int) -> dict[str, float]:
     recipe, folder = experiment.recipe, experiment.run.folder
     if not experiment.is_system:
         numbers = task.measure(experiment.reference)
+        if isinstance(task, Contrastive):
+            encoder = task.encoder().to(this_process().device)
+            numbers |= {"r_precision": real_precision(encoder, experiment.reference)["mean"]}
         write_result(folder / "results", numbers, {"step": step, "reference_split": recipe.data.reference})
         task.save(folder)
     else:

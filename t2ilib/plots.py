@@ -78,12 +78,12 @@ def sheet(
     columns: int = 8,
     captions: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
-    quality: int = Sheet.quality,
+    quality: int | None = None,
 ) -> Sheet:
     """Pictures in rows of `columns`, at least 1.12 inches wide each; `images` as `to_uint8` takes them.
 
     `captions` stand below the columns, once; `rows` are names of the rows, at their left. `quality` (1 to 95) is that
-    of the JPEG: small noisy pictures bear less of it.
+    of the JPEG, by default `Sheet.quality`: small noisy pictures bear less of it.
     """
     images = to_uint8(images)
     columns = min(columns, len(images))
@@ -94,7 +94,7 @@ def sheet(
     width, height = margin + columns * cell, count * cell + _footer(texts)
     with matplotlib.rc_context(STYLE):
         figure = Sheet(figsize=(width, height), dpi=DPI)
-        figure.quality = quality
+        figure.quality = quality or Sheet.quality
         for index, image in enumerate(images):
             row, column = divmod(index, columns)
             left, bottom = margin + column * cell + gap / 2, height - (row + 1) * cell + gap / 2

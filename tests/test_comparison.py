@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from t2ilib import comparison, figures, plots
-from t2ilib.comparison import open_finished, over_seeds, same_budget, shown
+from t2ilib import comparison, plots, tables
+from t2ilib.comparison import newest_result, open_all, open_finished, over_seeds, same_budget, shown
 from t2ilib.errors import InputError
 from t2ilib.training import DataSettings, Recipe, TrainingSettings
 
@@ -157,10 +157,10 @@ def test_chapters_show_the_last_step_that_was_measured(run):
     folder = run("system", 0.3, step=10)
     run("system", 0.5, step=20)
     (folder / "records.jsonl").write_text("".join(json.dumps({"step": step}) + "\n" for step in (10, 20, 30)))
-    assert figures.newest_result(folder)["protocol"]["step"] == 20
+    assert newest_result(folder)["protocol"]["step"] == 20
     (folder / "records.jsonl").write_text(json.dumps({"step": 15}) + "\n")
     with pytest.raises(InputError, match="no results of any step that it recorded"):
-        figures.newest_result(folder)
+        newest_result(folder)
 
 
 def test_a_number_over_seeds_reaches_as_far_as_their_intervals():
@@ -193,13 +193,13 @@ def test_how_numbers_are_shown(number, text):
 def test_the_table_joins_seeds_beside_what_needs_no_network(run, tmp_path, monkeypatch):
     page = tmp_path / "README.md"
     page.write_text("<!-- results: written by t2i figures results -->\n<!-- end of results -->\n")
-    monkeypatch.setattr(figures, "RUNS", tmp_path)
-    monkeypatch.setattr(figures, "FOLDER", tmp_path)
-    monkeypatch.setattr(figures, "README", page)
+    monkeypatch.setattr(tables, "RUNS", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    monkeypatch.setattr(tables, "README", page)
     run("b_toy", 0.6)
     run("b_toy_seed1", 0.5, hours=2.0)
     run("a_toy", 0.7)
-    figures.results("results")
+    tables.results("results")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines()[1:-1]]
     assert [row[0] for row in rows[2:]] == ["chance", "one colour", "real pictures", "a_toy", "b_toy"]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
@@ -212,11 +212,85 @@ def test_the_table_joins_seeds_beside_what_needs_no_network(run, tmp_path, monke
     assert table["real pictures"]["toy FD"].startswith("90.0") and table["one colour"]["toy FD"].startswith("60.0")
     run("c_toy", images=1)
     with pytest.raises(InputError, match="pictures seen: a_toy 640, c_toy 1; runs of different budgets do not compare"):
-        figures.results("results")
+        tables.results("results")
+
+
+def test_photographs_of_one_budget_stand_beside_real_ones(run, tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- photographs: written by t2i figures photographs -->\n<!-- end of photographs -->\n")
+    for name, value in {"RUNS": tmp_path, "FOLDER": tmp_path, "README": page}.items():
+        monkeypatch.setattr(tables, name, value)
+    run("a_cub100", 0.5, splits=("test",))
+    run("b_cub100", 0.7, splits=("test",), hours=2.0)
+    tables.photographs("photographs")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines()[1:-1]]
+    table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    assert list(table) == ["chance", "real pictures", "a_cub100", "b_cub100"]
+    assert [table[name]["hours"] for name in table] == ["", "", "1.00", "2.00"]
+    assert [table[name]["R-precision"][:5] for name in table] == ["0.010", "0.225", "0.125", "0.175"]
+    run("c_cub100", images=1, splits=("test",))
+    with pytest.raises(InputError, match="pictures seen: a_cub100 640, c_cub100 1"):
+        tables.photographs("photographs")
+
+
+@pytest.fixture
+def clip(tmp_path, monkeypatch):
+    """Make the folder of a small CLIP's run; NAME_seedN has that seed."""
+    for name, value in {"RUNS": tmp_path, "FOLDER": tmp_path}.items():
+        monkeypatch.setattr(tables, name, value)
+
+    def make(name, value, steps=20, seed=None, **model):
+        (tmp_path / name / "results").mkdir(parents=True)
+        seed = int(name.partition("_seed")[2] or 0) if seed is None else seed
+        recipe = Recipe("clip", model=model, training=TrainingSettings(steps=steps, seed=seed))
+        found = {"full": 0.9, "random": value, "average": 0.5, "r_precision": value / 2}
+        found |= {"exchanged/colour": value + 0.1, "asked/colour": 37}
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
+        (tmp_path / name / "records.jsonl").write_text(json.dumps({"step": steps}) + "\n")
+        told = {"metrics": found, "protocol": {"step": steps, "reference_split": recipe.data.reference}}
+        (tmp_path / name / "results" / "evaluation.json").write_text(json.dumps(told))
+
+    return make
+
+
+def test_small_clips_stand_side_by_side_seed_by_seed(clip, tmp_path):
+    clip("clip_cub100", 0.4, words_first=5, parts=True)
+    clip("clip_cub100_seed1", 0.6, words_first=5, parts=True)
+    clip("clip_cub100_plain", 0.2, words_first=0, parts=False)
+    tables.readers("readers")
+    titles = "small CLIP, each seed | a caption finds its picture | all its captions | a picture finds its caption"
+    assert (tmp_path / "readers.md").read_text().splitlines() == [
+        f"| {titles} | colour |",
+        "|---|---|---|---|---|",
+        "| words first | 0.400, 0.600 | 0.500, 0.500 | 0.200, 0.300 | 0.500, 0.700 |",
+        "| contrast alone | 0.200 | 0.500 | 0.100 | 0.300 |",
+        "| asked | 100 | 100 | 1,000 | 37 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"name": "clip_cub100_plain", "words_first": 0, "parts": False, "lr": 2e-3}, "in more than words and seed"),
+        ({"name": "clip_cub100_plain", "words_first": 0, "parts": False, "steps": 10}, "in more than words and seed"),
+        ({"name": "clip_cub100_seed1", "words_first": 9, "parts": True}, "is no seed of clip_cub100"),
+        ({"name": "clip_cub100_twice", "words_first": 5, "parts": True}, "one of its seeds is there twice"),
+    ],
+)
+def test_small_clips_that_do_not_compare(clip, other, message):
+    clip("clip_cub100", 0.4, words_first=5, parts=True)
+    clip(value=0.2, **other)
+    with pytest.raises(InputError, match=message):
+        tables.readers("readers")
+
+
+def test_no_small_clip_at_all(clip):
+    with pytest.raises(InputError, match=r"no run clip_cub100\*"):
+        tables.readers("readers")
 
 
 def test_the_runs_of_the_readme_had_one_budget():
-    runs = figures._runs("*_toy*")
+    runs = open_all(tables.RUNS, "*_toy*")
     budget = same_budget(runs)
     assert len(runs) >= 4 and budget["n, test"] == 1000
     assert budget["text_encoder, test"] != budget["judge_encoder, test"]

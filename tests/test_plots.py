@@ -46,6 +46,12 @@ def test_sheets_are_shown_as_jpeg_and_drawings_as_png():
     assert plots.sheet(NOISE, quality=40).quality == 40 and plots.sheet(NOISE).quality == plots.Sheet.quality
 
 
+def test_a_chapter_sets_the_quality_of_all_its_sheets(monkeypatch):
+    large = len(plots.sheet(NOISE, 3)._repr_jpeg_())
+    monkeypatch.setattr(plots.Sheet, "quality", 15)
+    assert plots.sheet(NOISE, 3).quality == 15 and len(plots.sheet(NOISE, 3)._repr_jpeg_()) < large
+
+
 def test_curves_draw_raw_and_smoothed():
     lines = plots.curves(RECORDS, ["generator/a"], smooth=0.5).axes[0].lines
     assert len(lines) == 2 and lines[1].get_label() == "generator/a"

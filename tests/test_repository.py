@@ -130,8 +130,9 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "sheets": {"data", "plots", "sampling"},
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
     "experiment": {"assembly", "data", "encoders", "measurement", "plots", "training"},
-    "comparison": {"metrics", "training"},
-    "figures": {"comparison", "data", "encoders", "measurement", "metrics", "models", "plots", "sampling", "training"},
+    "comparison": {"metrics", "models", "training"},
+    "tables": {"comparison", "metrics", "training"},
+    "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
     "course": set(),
     "commands": {"assembly", "encoders", "experiment", "models", "training"},
     "cli": {

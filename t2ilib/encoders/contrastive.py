@@ -31,7 +31,7 @@ from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
-from t2ilib.encoders.reading import exchanged_values, exchanged_words
+from t2ilib.encoders.reading import exchanged_values, word_wins
 from t2ilib.encoders.retrieval import retrieval
 from t2ilib.encoders.stored import check_name
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
@@ -261,8 +261,13 @@ class Contrastive(Task):
     def measure(self, dataset: CaptionedImages) -> dict[str, float]:
         """Return how often captions of pictures that were not trained on find their own, and what is told apart."""
         encoder = self.encoder().to(self.mean.device)
-        read = exchanged_words if dataset.attributes is None else exchanged_values
-        return retrieval(encoder, dataset) | {f"exchanged/{name}": won for name, won in read(encoder, dataset).items()}
+        if dataset.attributes is not None:
+            told = exchanged_values(encoder, dataset)
+            return retrieval(encoder, dataset) | {f"exchanged/{name}": share for name, share in told.items()}
+        found = retrieval(encoder, dataset)
+        for kind, won in word_wins(encoder, dataset).items():
+            found |= {f"exchanged/{kind}": float(won.mean()), f"asked/{kind}": len(won)}
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder, as `t2ilib.encoders.load_encoder` reads it."""

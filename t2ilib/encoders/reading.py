@@ -48,12 +48,17 @@ def exchanged_values(encoder: CLIPEncoder, dataset: CaptionedImages, count: int 
     return {name: float(share) for name, share in shares.items()}
 
 
-@torch.no_grad()
 def exchanged_words(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 500, seed: int = 0) -> dict:
-    """Return for each kind of word (`exchange.KINDS`) how often the right caption wins over one with such a word wrong.
+    """Return for each kind of word how often (0 to 1) the right caption wins in `word_wins`."""
+    return {kind: float(won.mean()) for kind, won in word_wins(encoder, dataset, count, seed).items()}
 
-    For captions of any pictures: one of each of `count` pictures, in which one word is exchanged as in training. Only
-    kinds with ten captions or more are in the answer.
+
+@torch.no_grad()
+def word_wins(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return for each kind of word (`exchange.KINDS`) whether the right caption wins over one with such a word wrong.
+
+    For captions of any pictures: one of each of `count` pictures, in which one word is exchanged as in training. Each
+    value is (n,) bool, one for each caption asked; only kinds with ten captions or more are in the answer.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset))[:count]
@@ -66,9 +71,9 @@ def exchanged_words(encoder: CLIPEncoder, dataset: CaptionedImages, count: int =
     kinds = exchange.kind[tokens[torch.arange(len(tokens)), place]].where(changed, 0)
     images = directions_of(encoder, dataset.images[chosen])
     texts = [[" ".join(tokenizer.words(row)[1:-1]) for row in table] for table in (tokens, wrong)]
-    won = torch.from_numpy(_wins(encoder, images, *texts))
-    counts = {name: kinds == number for number, name in enumerate(KINDS, start=1)}
-    return {name: won[there].double().mean().item() for name, there in counts.items() if there.sum() >= 10}
+    won = _wins(encoder, images, *texts)
+    asked = {name: (kinds == number).numpy() for number, name in enumerate(KINDS, start=1)}
+    return {name: won[there] for name, there in asked.items() if there.sum() >= 10}
 
 
 def directions_of(encoder: CLIPEncoder, pictures: np.ndarray) -> Tensor:

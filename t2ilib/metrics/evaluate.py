@@ -23,7 +23,9 @@ from torch import Tensor
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.data.toy import parse
 from t2ilib.devices import CPU_BATCH, GPU_BATCH
+from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.encoders.encoder import PictureEncoder, TextEncoder, sees
+from t2ilib.encoders.reading import directions_of
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
@@ -222,6 +224,19 @@ def evaluate(
             plain = (drawn(one_coloured_birds(asked, settings.seed)) for asked in (captions, repeated))
             metrics["one_colour"] = ruler.measure(*plain)
     return {"metrics": metrics, "protocol": _protocol(dataset, (encoder, judge_encoder), judge, settings, started)}
+
+
+@torch.no_grad()
+def real_precision(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 1000, seed: int = 0) -> dict:
+    """Return the R-precision of `count` real pictures by a CLIP, each with one of its captions, as `r_precision` does.
+
+    Each picture ranks its caption among 100 that read differently, or among all where there are fewer.
+    """
+    rows, captions = choose_captions(dataset, EvaluationSettings(min(count, len(dataset)), seed))
+    images = directions_of(encoder, np.asarray(dataset.images[rows]))
+    texts = [encoder.encode(captions[i : i + 250]).sentence.float().cpu() for i in range(0, len(captions), 250)]
+    candidates = min(100, len(set(captions)))
+    return r_precision(images.numpy(), torch.cat(texts).numpy(), candidates, seed, groups=captions)
 
 
 def choose_captions(dataset: CaptionedImages, settings: EvaluationSettings) -> tuple[np.ndarray, list[str]]:

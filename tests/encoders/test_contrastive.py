@@ -16,7 +16,7 @@ from t2ilib.data.toy import toy_birds
 from t2ilib.encoders import contrastive as module
 from t2ilib.encoders import load_encoder
 from t2ilib.encoders.contrastive import ClipConfig, Contrastive, encode_texts
-from t2ilib.encoders.reading import exchanged_values, exchanged_words
+from t2ilib.encoders.reading import exchanged_values, exchanged_words, word_wins
 from t2ilib.encoders.retrieval import distinct_pictures, retrieval
 from t2ilib.encoders.tokens import WordTokenizer
 from t2ilib.errors import InputError
@@ -453,8 +453,9 @@ def test_a_task_measures_itself_on_few_pictures(squares: CaptionedImages, traine
     found = task.measure(held_out)
     encoder = load_encoder(str(trained[0]))
     read = {f"exchanged/{name}": share for name, share in exchanged_words(encoder, held_out).items()}
-    assert found == retrieval(encoder, held_out, count=16) | read
-    assert set(found) == {"full", "random", "average", "exchanged/colour"} and found["full"] > 0.6
+    asked = {f"asked/{name}": len(won) for name, won in word_wins(encoder, held_out).items()}
+    assert found == retrieval(encoder, held_out, count=16) | read | asked and asked["asked/colour"] == 32
+    assert set(found) == {"full", "random", "average", "exchanged/colour", "asked/colour"} and found["full"] > 0.6
 
 
 RESNET = {"image_width": 8, "image_layers": (1, 1, 1, 1)}

@@ -16,7 +16,7 @@ from t2ilib.features import Text
 from t2ilib.metrics import evaluate as module
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint
+from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint, real_precision
 from t2ilib.metrics.frechet import frechet_distance, frechet_from_moments, moments
 from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import Judge, JudgeConfig
@@ -297,6 +297,23 @@ def test_too_few_pictures_give_no_distance(dataset):
 def test_too_few_captions_give_no_r_precision(dataset):
     metrics = evaluate(faithful(), dataset, ColourEncoder(), settings=replace(SETTINGS, candidates=9))["metrics"]
     assert metrics["r_precision"] is None and metrics["clip_score"] > 95  # only eight captions are different
+
+
+@pytest.mark.parametrize(("count", "seed"), [(30, 0), (30, 1), (len(COLOURS) * 10, 0)])
+def test_real_pictures_rank_their_captions(phrased, count, seed):
+    """Of an encoder that errs now and then: as by hand for the pictures and captions that count and seed choose."""
+    encoder = ColourEncoder()
+    noisy = replace(phrased, images=np.random.default_rng(0).permutation(phrased.images, axis=0))
+    mixed = np.where(np.arange(len(phrased))[:, None, None, None] % 3, phrased.images, noisy.images)
+    dataset = replace(phrased, images=mixed)
+    rows, captions = choose_captions(dataset, EvaluationSettings(n=min(count, len(dataset)), seed=seed))
+    images, texts = encoder.encode_images(to_float(dataset.images[rows])), encoder.encode(captions).sentence
+    candidates = min(100, len(set(captions)))
+    expected = r_precision(images.numpy(), texts.numpy(), candidates, seed, groups=captions)
+    found = real_precision(encoder, dataset, count, seed)
+    assert 0 < found["mean"] < 1 and found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value)
 
 
 def test_noise_does_not_depend_on_the_batch_size(dataset):
