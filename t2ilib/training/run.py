@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, folder: str | Path, checkpoint: Path | None = None):
         self.folder, self.checkpoint = Path(folder), checkpoint
+        self.encoders: dict[str, str] = {}  # role -> fingerprint of what it is trained with, where that is known
 
     @classmethod
     def create(cls, folder: str | Path, recipe: Recipe) -> "Run":
