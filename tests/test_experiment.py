@@ -465,7 +465,7 @@ def test_a_clip_is_trained_exported_and_read(tmp_path):
     pair = [encoders.load_encoder(str(where)) for where in (folder, out)]
     assert pair[0].fingerprint == pair[1].fingerprint
     measured = [name.removeprefix("metric/") for name in Run.open(folder).records()[-1] if name.startswith("metric/")]
-    assert measured == ["full", "random", "average", *(f"exchanged/{name}" for name in ATTRIBUTES)]
+    assert measured == ["full", "random", "average", *(f"exchanged/{name}" for name in ATTRIBUTES), "r_precision"]
     with pytest.raises(InputError, match="clip: paints nothing"):
         sampling.load_sampler(folder)
 
