@@ -144,7 +144,7 @@ def test_a_copy_is_the_same_network(folder, tmp_path):
 
 def test_writing_that_fails_keeps_the_old_network(folder, monkeypatch):
     before = (folder / "model.safetensors").read_bytes()
-    monkeypatch.setattr(weights, "save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr(weights, "save_file", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         weights.save_network(folder, KIND, {}, network(6))
     assert (folder / "model.safetensors").read_bytes() == before

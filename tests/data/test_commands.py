@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from t2ilib import cli, files, measurement, sampling
+from t2ilib.commands import training
 from t2ilib.errors import InputError
 from t2ilib.training import Recipe
 
@@ -74,7 +75,7 @@ def test_missing_pictures_are_one_line(birds, monkeypatch, capsys):
 @pytest.mark.parametrize("more", [[], ["--set", "data.options={held_out: 1}"]])
 def test_train_takes_what_is_there(birds, monkeypatch, more):
     started = []
-    monkeypatch.setattr(cli, "_train", lambda recipe, _: started.append(recipe))
+    monkeypatch.setattr(training, "_train", lambda recipe, *_: started.append(recipe))
     command = ["train", "gancls", "--data", str(birds), "--allow-missing", *more]
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0, done.output

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t2ilib import losses, official
+from t2ilib import errors, losses, official
 from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
@@ -165,6 +165,7 @@ def test_sizes_of_variants(image_size):
 def test_every_missing_and_misshapen_entry_is_named(missing, monkeypatch, refused):
     """Half of the published entries are taken away, the other half has one dimension more; then the other way round."""
     monkeypatch.setattr(official, "LISTED", 10**6)
+    monkeypatch.setattr(errors, "LONGEST", 10**6)
     entries = parity.published("dfgan")
     names = [(net, name) for net, part in entries.items() for name in part]
     gone, wrong = names[missing::2], names[1 - missing :: 2]
