@@ -30,6 +30,8 @@ def device_named(name: torch.device | str) -> torch.device:
     """Return the device of that name; InputError where there is none on this machine."""
     try:
         device = torch.device(name)
+        if device.type == "cpu" and device.index:
+            raise ValueError("there is one cpu")
         torch.empty(1, device=device).sum().item()
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"device {name}: not usable here ({str(error).splitlines()[0]}); try cpu") from None

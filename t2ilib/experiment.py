@@ -41,7 +41,7 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     """
     check(recipe)
     with writing(Path(folder)) if this_process().is_main_process else nullcontext():
-        Run.create(folder, recipe)  # before anything is trained inside
+        Run.create(folder, recipe).check_recipe()  # before anything is loaded or trained
         for role, settings in recipe.encoders.items():
             if settings.name == TRAINED_HERE:
                 _train_encoder(recipe, role, Path(folder) / ENCODERS / role)

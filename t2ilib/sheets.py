@@ -45,10 +45,13 @@ class Captions:
         return self.count
 
     def __iter__(self) -> Iterator[str]:
-        """Go through them, line by line."""
+        """Go through them, line by line; InputError where the file cannot be read."""
         yield from self.given
         if self.file is not None:
-            yield from lines_of(self.file)
+            try:
+                yield from lines_of(self.file)
+            except OSError as error:
+                raise InputError(f"{self.file}: cannot be read ({error.strerror}); give a text file") from None
 
 
 def lines_of(path: Path) -> Iterator[str]:

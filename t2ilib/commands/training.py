@@ -36,7 +36,7 @@ def train(
 
     if task not in TASKS:
         raise InputError(f"{task}: no such system; choose among {', '.join(TASKS)} (t2i list says more)")
-    recipe = recipe or f"{task}_toy"
+    recipe = f"{task}_toy" if recipe is None else recipe
     given = {"data.source": source and _as_seen_from_here(source), "training.steps": steps}
     overrides = {"data.options": {}} if source else {}  # those of the recipe are its own pictures'
     overrides |= _parse(changes) | {key: value for key, value in given.items() if value is not None}

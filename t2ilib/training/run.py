@@ -194,14 +194,28 @@ class Run:
             self.check_kept(self.recipe)
             return None
         tensors, about, path = self.newest_whole()
-        if not self.checkpoint and (found := differences(recipe_from(about["recipe"], str(path)), self.recipe)):
+        if not self.checkpoint:
+            self._check_recipe(about, path)
+        check_encoders(self.encoders, about, path)
+        return tensors, about, path
+
+    def check_recipe(self) -> None:
+        """Raise InputError where config.yaml says something else than the newest checkpoint that can be read."""
+        for path in reversed(self.checkpoints()):
+            try:
+                _, about = read_checkpoint(path)
+            except InputError:  # `restore` tells of it, and takes the one before
+                continue
+            self._check_recipe(about, path)
+            return
+
+    def _check_recipe(self, about: Mapping, path: Path) -> None:
+        if found := differences(recipe_from(about["recipe"], str(path)), self.recipe):
             raise InputError(
                 f"{self.folder / 'config.yaml'}: says something else than {path} "
                 f"({told(found, 'there', 'now')}); put it back, or go on from the checkpoint in a new folder "
                 "(t2i resume CHECKPOINT --folder NEW)"
             )
-        check_encoders(self.encoders, about, path)
-        return tensors, about, path
 
     def newest_whole(self) -> tuple[dict[str, Tensor], dict, Path]:
         """Return tensors, `about` and path of the newest whole checkpoint.

@@ -57,14 +57,12 @@ NUMBERS = (
     *(("--seed", value) for value in ("-1", "1.5", "9" * 30, "x")),
     *(("--per-caption", value) for value in ("0", "-3", "9" * 12, "x")),
     *(("--device", value) for value in ("", "tpu", "cuda:99", "cpu:7", "x")),
-    *(("--out", value) for value in ("x.jpg", "/proc/x.png", "a/b/" + "c" * 300 + ".png", "\x00.png", "")),
+    *(("--out", value) for value in ("x.jpg", "/proc/x.png", "a/b/" + "c" * 300 + ".png")),
 )
 
 
 @pytest.mark.parametrize(("option", "value"), NUMBERS)
 def test_settings_of_samples_that_cannot_be(ask, trained, option, value):
-    if "\x00" in value:
-        pytest.skip("no command line can hold a zero byte")
     ask("sample", trained, "a red bird.", option, value, kind="sampling")
 
 

@@ -122,7 +122,7 @@ def _tell_unlisted(names: list[str], listed: list[str], path: Path) -> None:
     known = set(listed)
     unlisted = [name for name in names if name.lower().endswith(ENDINGS) and name not in known]
     unlisted = [name for name in unlisted if not PurePosixPath(name).name.startswith(".")]
-    if unlisted:
+    if unlisted and listed:  # without any line the error says it
         told = f"the first is {unlisted[0]}; give them captions, or remove them"
         warn(f"{path}: {len(unlisted)} pictures are in no {METADATA} and left out, {told}")
 
