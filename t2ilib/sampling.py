@@ -69,11 +69,18 @@ class Sampler:
         """
         check_drawing(seed, per_caption, truncation)
         noise = self.noise(per_caption, torch.Generator().manual_seed(seed), truncation=truncation)
+        yield from self._painted((caption, row) for caption in captions for row in noise)
+
+    def draw(self, captions: Sequence[str], noise: Tensor) -> Iterator[Tensor]:
+        """Yield one picture per caption for noise (N, Z), in batches (B, 3, H, W) on the CPU."""
+        yield from self._painted(zip(captions, noise, strict=True))
+
+    def _painted(self, asked: Iterator[tuple[str, Tensor]]) -> Iterator[Tensor]:
+        """Yield a picture for each caption and row of noise (Z,), batch by batch."""
         size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
-        asked = ((caption, row) for caption in captions for row in range(per_caption))
         while part := list(islice(asked, size)):
-            texts, rows = (list(column) for column in zip(*part, strict=True))
-            yield self.generate(self.encoder.encode(texts), noise[rows].to(self.device)).cpu()
+            captions, rows = zip(*part, strict=True)
+            yield self.generate(self.encoder.encode(list(captions)), torch.stack(rows).to(self.device)).cpu()
 
     def sample(
         self, captions: Sequence[str], seed: int = 0, per_caption: int = 1, truncation: float | None = None

@@ -149,6 +149,9 @@ def test_a_stream_paints_what_sample_always_painted_to_the_bit(sampler):
         old.append(sampler.generate(sampler.encoder.encode(repeated[part]), noise[part]))
     assert torch.equal(sampler.sample(captions, 5, 7), torch.cat(old))
     assert torch.equal(torch.cat(list(sampler.stream(iter(captions), 5, 7))), torch.cat(old))
+    noise = sampler.noise(7, torch.Generator().manual_seed(5))
+    repeated = [caption for caption in captions for _ in range(7)]
+    assert torch.equal(torch.cat(list(sampler.draw(repeated, noise.repeat(len(captions), 1)))), torch.cat(old))
 
 
 @pytest.mark.parametrize("size", [1, 5, 64])

@@ -40,7 +40,7 @@ class WGANConfig(DCGANSizes):
     ema: Annotated[float, SHARE] = (
         0.0  # decay per step of the averaged generator; papers and reimplementation keep none
     )
-    clip: Annotated[float, POSITIVE] = (
+    clip: Annotated[float, Range(above=0, most=1e12)] = (
         0.01  # the critic's weights stay within plus and minus this, where there is no penalty
     )
     penalty: Annotated[float, WEIGHT] = (
