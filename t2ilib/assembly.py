@@ -1,6 +1,5 @@
 """From a recipe to its parts: pictures, encoders by role, and the task, ready to be trained or to paint."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,7 +16,7 @@ from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.encoders.encoder import CaptionFeatures, TextEncoder
 from t2ilib.encoders.guidance import ClipGuidance
 from t2ilib.encoders.vocabulary import check_reads, remarks
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, warn
 from t2ilib.metrics.judge_training import JudgeTraining
 from t2ilib.task import System, Task
 from t2ilib.training.recipe import TRAINED_HERE, Recipe, load_recipe
@@ -67,8 +66,8 @@ def _report_unread(recipe: Recipe, run: Run, found: Mapping[str, TextEncoder], t
     if this_process().is_main_process and not begun:
         for encoder in {id(encoder): encoder for role, encoder in found.items() if role != JUDGE}.values():
             lines += remarks(encoder, captions)
-    if lines and this_process().is_main_process:
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    for line in lines if this_process().is_main_process else ():
+        warn(line)
 
 
 def unread(

@@ -6,7 +6,6 @@ The library is imported inside the commands, so that `--help` answers at once.
 import errno
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ import yaml
 from t2ilib import __version__
 from t2ilib.commands import catalogue, runs, training
 from t2ilib.commands.options import Device, Missing, Source, Truncation
-from t2ilib.errors import InputError, printable
+from t2ilib.errors import InputError, printable, warn
 from t2ilib.files import RUNS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
@@ -105,7 +104,7 @@ def sample(
     check_target(out, len(lines))
     sampler = load_sampler(source, device)
     for remark in remarks(sampler.encoder, lines):
-        typer.echo(f"warning: {remark}", err=True)
+        warn(remark)
     typer.echo(write_sheets(sampler, lines, out, seed, per_caption, truncation))
 
 
@@ -137,10 +136,8 @@ def evaluate(
     check_folder(out)
     judge_encoder = load_encoder(judge) if judge else None
     drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-        sampler = load_sampler(source, device)
-        result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
+    sampler = load_sampler(source, device)
+    result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
     typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
     typer.echo(f"wrote {write_result(out, **result)}")
 

@@ -1,6 +1,5 @@
 """Measuring what a recipe trained: the systems by `t2ilib.metrics.evaluate`, other tasks by their own `measure`."""
 
-import warnings
 from collections.abc import Mapping
 from itertools import chain
 
@@ -13,6 +12,7 @@ from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH, this_process
 from t2ilib.encoders import TextEncoder, encode_dataset
 from t2ilib.encoders.contrastive import Contrastive
+from t2ilib.errors import warn
 from t2ilib.features import Needs
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.evaluate import EvaluationSettings, evaluate, real_precision
@@ -74,7 +74,7 @@ def evaluate_sampler(  # noqa: PLR0913
     settings = EvaluationSettings(recipe.evaluation.n if n is None else n, seed, truncation=cut)
     readers, captions = {"text": sampler.encoder, "judge": judge_encoder}, list(chain.from_iterable(reference.captions))
     for line in unread(recipe, readers, captions, refuse=False):
-        warnings.warn(line, stacklevel=2)
+        warn(line)
     result = _evaluate(sampler, reference, (sampler.encoder, judge_encoder.to(sampler.device)), settings)
     result["protocol"] |= {"system": recipe.task, "step": sampler.step}
     return result

@@ -1,7 +1,6 @@
 """Trained systems, ready for captions: from a run folder or from shipped weights."""
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,7 +13,7 @@ from t2ilib import assembly
 from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory, this_process
 from t2ilib.encoders import TextEncoder
 from t2ilib.encoders.vocabulary import remarks
-from t2ilib.errors import InputError, one_line
+from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
 from t2ilib.settings import Range
@@ -94,7 +93,7 @@ class Sampler:
         if isinstance(captions, str) or not len(captions):
             raise InputError(f"captions = {one_line(repr(captions))}: give a list with at least one caption")
         for line in remarks(self.encoder, captions):
-            warnings.warn(line, stacklevel=2)
+            warn(line)
         return torch.cat(list(self.stream(captions, seed, per_caption, truncation)))
 
 

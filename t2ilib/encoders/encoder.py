@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.vocabulary import remarks
-from t2ilib.errors import InputError, one_line
+from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
 from t2ilib.weights import digest, save_tensors
 
@@ -115,7 +114,7 @@ def encode_all(encoder: TextEncoder, captions: Sequence[str], batch_size: int = 
     if isinstance(captions, str):
         raise InputError(f"captions = {one_line(repr(captions))}: give a list of captions")
     for line in remarks(encoder, captions):
-        warnings.warn(line, stacklevel=2)
+        warn(line)
     return _encode(encoder, captions, batch_size, words)
 
 

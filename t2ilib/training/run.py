@@ -22,9 +22,9 @@ from typing import Any
 
 from torch import Tensor
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, warn
 from t2ilib.files import RUNS, atomic, write_text
-from t2ilib.training.bar import say, telling
+from t2ilib.training.bar import telling
 from t2ilib.training.checkpoints import check_encoders, read_checkpoint, write_checkpoint
 from t2ilib.training.lock import writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
@@ -231,7 +231,7 @@ class Run:
                 damage = damage or error
                 continue
             if damage:
-                say(f"warning: {damage}; {path.name} is used instead")
+                warn(f"{damage}; {path.name} is used instead")
             return tensors, about, path
         raise damage or InputError(f"{self.folder}: has no checkpoint yet; train it first")
 

@@ -145,10 +145,10 @@ def test_shipped_encoders_have_the_words_of_toy_birds():
         assert remarks(load_encoder(name), ["a small red bird on a rock under an evening sky"]) == []
 
 
-def test_encoding_a_list_warns_once_per_kind():
+def test_encoding_a_list_warns_once_per_kind(caplog):
     encoder = load_encoder("toy-clip")
-    with pytest.warns(UserWarning, match='2 captions, the first "quetzal" has unknown words alone') as said:
-        encode_all(encoder, ["quetzal", "teal", "a red bird"])
-    assert len(said) == 1
+    encode_all(encoder, ["quetzal", "teal", "a red bird"])
+    (said,) = caplog.messages
+    assert '2 captions, the first "quetzal" has unknown words alone' in said
     with pytest.raises(InputError, match="give a list of captions"):
         encode_all(encoder, "a red bird")
