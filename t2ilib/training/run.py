@@ -248,7 +248,8 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """
     flat, other = (dict(_flat(plain(recipe))) for recipe in (old, new))
     keys = [key for key in (flat | other) if key not in FREE]
-    pairs = {key: (flat.get(key, ABSENT), other.get(key, ABSENT)) for key in keys}
+    holders = {key[:place] for key in keys for place, letter in enumerate(key) if letter == "."}
+    pairs = {key: (flat.get(key, ABSENT), other.get(key, ABSENT)) for key in keys if key not in holders}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
@@ -260,7 +261,7 @@ def told(found: Mapping[str, tuple[Any, Any]], before: str, after: str) -> str:
 
 def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
