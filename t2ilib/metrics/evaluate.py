@@ -50,9 +50,7 @@ class EvaluationSettings:
 
     n: Annotated[int, Range(least=1, most=10_000_000)] = 1000  # pictures, one caption each; the literature's is 30,000
     seed: Annotated[int, Range(least=0, below=2**32)] = 0  # of the choice of captions, the noise, R-precision's rivals
-    batch_size: Annotated[int, Range(least=0, most=1_000_000)] = (
-        0  # pictures at a time; 0: what the device does fastest
-    )
+    batch_size: Annotated[int, Range(least=0, most=1_000_000)] = 0  # 0: what the device does fastest
     diversity_captions: Annotated[int, Range(least=1, most=1_000_000)] = 32  # of which several pictures are drawn
     per_caption: Annotated[int, Range(least=2, most=10_000)] = 8  # how many
     truncation: float | None = None  # of the noise, as in System.noise; None: plain normal noise

@@ -30,9 +30,7 @@ class JudgeTrainingConfig:
     batch_size: Annotated[int, BATCH] = 128
     lr: Annotated[float, POSITIVE] = 3e-3  # peak, of AdamW
     betas: Annotated[tuple[float, float], SHARE] = (0.9, 0.999)
-    rise: Annotated[float, Range(above=0, below=1)] = (
-        0.3  # share of the steps in which the learning rate rises; then it falls to zero along a cosine
-    )
+    rise: Annotated[float, Range(above=0, below=1)] = 0.3  # share of the steps in which the rate rises
     weight_decay: Annotated[float, WEIGHT] = 0.02
     label_smoothing: Annotated[float, SHARE] = 0.02
     noise: Annotated[float, Range(least=0, most=2)] = 0.08  # largest standard deviation, in [-1, 1] units

@@ -44,9 +44,7 @@ class DFGANConfig:
     ema: Annotated[float, SHARE] = 0.0  # decay per step of the averaged generator; the paper keeps none
     penalty: Annotated[float, WEIGHT] = 2.0  # k of the matching-aware penalty; 0 switches it off
     penalty_power: Annotated[float, Range(least=2, most=100)] = 6.0  # p
-    penalty_every: Annotated[int, COUNT] = (
-        1  # steps between two penalties, each then so many times as heavy; 4: lazy regularisation
-    )
+    penalty_every: Annotated[int, COUNT] = 1  # steps from one penalty to the next, so many times as heavy; 4: lazy
     summed_norms: bool = False  # the paper's penalty: norms of picture and sentence gradient added; released: joint
     two_way: bool = False  # an unconditional logit too, the design that one-way output replaces
 

@@ -37,21 +37,13 @@ class WGANConfig(DCGANSizes):
     lr: Annotated[float, POSITIVE] = 2e-4  # both networks; WGAN's paper 5e-5, WGAN-GP's 1e-4
     betas: Annotated[tuple[float, float], SHARE] = (0.5, 0.999)  # Adam; WGAN-GP's paper (0, 0.9)
     rmsprop: bool = False  # RMSProp in place of Adam, as in WGAN's paper
-    ema: Annotated[float, SHARE] = (
-        0.0  # decay per step of the averaged generator; papers and reimplementation keep none
-    )
-    clip: Annotated[float, Range(above=0, most=1e12)] = (
-        0.01  # the critic's weights stay within plus and minus this, where there is no penalty
-    )
-    penalty: Annotated[float, WEIGHT] = (
-        0.0  # weight of the gradient penalty, 10 in WGAN-GP's paper; it replaces clipping
-    )
+    ema: Annotated[float, SHARE] = 0.0  # decay per step of the averaged generator; papers: none
+    clip: Annotated[float, Range(above=0, most=1e12)] = 0.01  # the critic's weights stay within ±this
+    penalty: Annotated[float, WEIGHT] = 0.0  # of the gradient penalty, 10 in its paper; replaces clipping
     per_pixel: bool = False  # the reimplementation's penalty: a norm per pixel, not per picture
     penalise_mismatched: bool = True  # with CLS, between matched and mismatched pictures, too; reimplementation: False
     critic_steps: Annotated[int, Range(least=1, most=10_000)] = 5  # critic updates for each of the generator's
-    warm_critic_steps: Annotated[int, Range(least=1, most=10_000)] = (
-        100  # the same in the first `warm_steps` generator steps, and in every `refresh_every`th
-    )
+    warm_critic_steps: Annotated[int, Range(least=1, most=10_000)] = 100  # in `warm_steps` and every `refresh_every`th
     warm_steps: Annotated[int, STEPS] = 25
     refresh_every: Annotated[int, STEPS] = 500  # 0: never
     mismatched: bool = True  # CLS: real pictures of another class with this caption are negatives

@@ -26,9 +26,7 @@ class DataSettings:
     size: Annotated[int, Range(least=8, most=1024)] = 64  # side of the stored pictures, pixels
     split: str = "train"  # split that is trained on
     reference: str = "test"  # split whose captions are drawn and whose pictures the metrics compare with
-    crop: Annotated[int, Range(least=0, most=1024)] = (
-        0  # side of random crops of them; 0: whole pictures (DF-GAN: 256 of pictures stored at 304)
-    )
+    crop: Annotated[int, Range(least=0, most=1024)] = 0  # side of random crops; 0: none (DF-GAN: 256 of 304)
     flip: bool = True  # mirror half of the pictures
     shift: Annotated[int, Range(least=0, most=1024)] = 0  # pixels by which a picture is moved at most, either way
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of t2ilib.data.load
@@ -80,9 +78,7 @@ class EvaluationSettings:
     """How a system is measured, by the encoder of the role "judge"."""
 
     n: Annotated[int, Range(least=2, most=10_000_000)] = 1000  # pictures, one caption each; the literature's is 30,000
-    truncation: Annotated[float, Range(least=0, most=100)] = (
-        0.0  # of the noise (DF-GAN's protocol: 0.88); 0: plain normal noise
-    )
+    truncation: Annotated[float, Range(least=0, most=100)] = 0.0  # of the noise (DF-GAN: 0.88); 0: plain normal
 
     def __post_init__(self):
         check_ranges(self, "evaluation.")
