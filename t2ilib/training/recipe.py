@@ -10,11 +10,11 @@ import yaml
 from t2ilib import settings
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.settings import COUNT, STEPS, WEIGHT, Range, check_ranges
+from t2ilib.settings import COUNT, DEPTH, STEPS, WEIGHT, Range, check_ranges
 
 RECIPES = ROOT / "notebooks" / "recipes"
 SEEDS = 2**32  # how many there are
-LIMIT, DEPTH = 1 << 20, 20  # bytes of a recipe's file, and how deeply its values may nest
+LIMIT = 1 << 20  # bytes of a recipe's file
 TRAINED_HERE = "contrastive"  # as an encoder's name: a small CLIP, trained first, on the training split alone
 
 

@@ -106,6 +106,18 @@ def test_bad_override_is_named():
         recipe_from([], "here")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.crop": 256, "data.size": 304},
+        {"training.sample_every": 35, "training.checkpoint_every": 70, "training.log_every": 7},
+    ],
+)
+def test_the_order_of_changes_decides_nothing(changes):
+    backwards = dict(reversed(changes.items()))
+    assert load_recipe("gancls_toy", **changes) == load_recipe("gancls_toy", **backwards)
+
+
 @pytest.mark.parametrize("value", [2e-4, "2e-4", "0.0002"])
 @pytest.mark.parametrize("key", ["clip.weight", "training.gradient_clip", "evaluation.truncation"])
 def test_numbers_are_read_alike_everywhere(key, value):
