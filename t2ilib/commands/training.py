@@ -136,9 +136,15 @@ def _check_machine(processes: int, device: str | None) -> None:
 
 
 def _as_seen_from_here(source: str) -> str:
-    """Return the absolute path of a source in the working folder: the run may be continued from another one."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if source != "toy" and path.exists() else source
+    """Return the absolute path of a source in the working folder: the run may be continued from another one.
+
+    A source that is not there stays as it is; who loads it says so.
+    """
+    try:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if source != "toy" and path.exists() else source
+    except (OSError, RuntimeError):  # a name that is too long; "~name" without a home
+        return source
 
 
 def _parse(changes: list[str] | None) -> dict[str, Any]:
