@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from t2ilib.commands.options import Device, Missing, Processes, Set, Source
+from t2ilib.commands.options import Device, Missing, Processes, Set, Source, echo
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS
 
@@ -83,7 +83,7 @@ def _train(recipe: Any, folder: Path, processes: int = 1, device: str | None = N
             else:
                 _train_together(recipe, folder, processes)
     except Stopped as stopped:
-        typer.echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
+        echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
         raise typer.Exit(128 + stopped.number) from None
 
 
@@ -100,14 +100,14 @@ def _train_here(recipe: Any, folder: Path, device: str | None) -> None:
     main, last = this_process().is_main_process, None
     records = run_recipe(recipe, folder)
     if main:
-        typer.echo(f"{folder}: loading pictures and encoders; the first record follows")
+        echo(f"{folder}: loading pictures and encoders; the first record follows")
         records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
     for record in records:
         last = record
     if main and last is None:
-        typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
+        echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
     elif main:
-        typer.echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
+        echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
 
 
 def _train_together(recipe: Any, folder: Path, processes: int) -> None:
@@ -118,9 +118,9 @@ def _train_together(recipe: Any, folder: Path, processes: int) -> None:
 
     with writing(folder):
         run = Run.create(folder, recipe)
-        typer.echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")
+        echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")
         train_together(run, processes, command(run), environment())
-    typer.echo(f"{folder}: {recipe.training.steps} steps are done")
+    echo(f"{folder}: {recipe.training.steps} steps are done")
 
 
 def _check_machine(processes: int, device: str | None) -> None:
