@@ -16,15 +16,15 @@ from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
-from t2ilib.settings import Range
+from t2ilib.settings import TRUNCATION, Range
 from t2ilib.task import System
 from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
 from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
 from t2ilib.weights import copy_network, halved, save_tensors
 
-SEEDS = 2**64  # that torch tells apart
-PER_CAPTION, TRUNCATION = Range(least=1, most=10_000), Range(above=0, most=100)
+NOISE_SEEDS = 2**64  # that torch tells apart
+PER_CAPTION = Range(least=1, most=10_000)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Sampler:
 
 def check_drawing(seed: int, per_caption: int, truncation: float | None) -> None:
     """Raise InputError for a seed, a number of pictures or a truncation that nothing can be drawn with."""
-    if not 0 <= seed < SEEDS:
+    if not 0 <= seed < NOISE_SEEDS:
         raise InputError(f"seed = {seed}: must be at least 0 and below 2^64")
     if not PER_CAPTION.holds(per_caption):
         raise InputError(f"per_caption = {per_caption}: must be {PER_CAPTION}; for more take further seeds")
@@ -144,7 +144,7 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     paints = assembly.is_system(recipe)
     if paints != (path.suffix == ".safetensors"):
         raise InputError(f"{path}: give a .safetensors file for a system, a folder for an encoder or the judge")
-    if any((folder / "config.yaml").is_file() for folder in (path, *path.absolute().parents)):
+    if any(map(_is_run, (path, *path.absolute().parents))):
         raise InputError(f"{path}: lies in a run folder, whose files it could replace; choose another place")
     if not paints:
         if about:
@@ -159,6 +159,14 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     save_tensors(path, small, {"t2ilib": json.dumps(details)})
     return path
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: many a folder holds a config.yaml of something else."""
+    try:
+        return (folder / "config.yaml").is_file() and bool(Run(folder).checkpoints() or Run(folder).recipe)
+    except InputError:
+        return False
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:

@@ -41,6 +41,7 @@ DEPTH = 20  # how deeply values may nest, in a file and as a dotted key
 STEPS, COUNT = Range(least=0, most=10**9), Range(least=1, most=10**9)  # the former may be none
 WIDTH = Range(least=1, most=10_000)  # channels, lengths, layers
 SHARE, POSITIVE = Range(least=0, below=1), Range(above=0, most=1e6)
+SEED, TRUNCATION = Range(least=0, below=2**32), Range(above=0, most=100)  # the former as NumPy's
 WEIGHT, BATCH = Range(least=0, most=1e6), Range(least=2, most=1_000_000)
 
 

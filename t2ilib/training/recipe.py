@@ -10,10 +10,9 @@ import yaml
 from t2ilib import settings
 from t2ilib.errors import InputError, one_line
 from t2ilib.files import ROOT
-from t2ilib.settings import COUNT, DEPTH, STEPS, WEIGHT, Range, check_ranges
+from t2ilib.settings import COUNT, DEPTH, SEED, STEPS, WEIGHT, Range, check_ranges
 
 RECIPES = ROOT / "notebooks" / "recipes"
-SEEDS = 2**32  # how many there are
 LIMIT = 1 << 20  # bytes of a recipe's file
 TAG = "tag:yaml.org,2002:"  # of YAML's own types
 SCALARS = tuple(f"{TAG}{kind}" for kind in ("str", "int", "float", "bool", "null"))
@@ -91,7 +90,7 @@ class TrainingSettings:
     """How long a run trains, and what it writes meanwhile."""
 
     steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
-    seed: Annotated[int, Range(least=0, below=SEEDS)] = 0  # weights, batches, noise
+    seed: Annotated[int, SEED] = 0  # weights, batches, noise
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
