@@ -34,7 +34,15 @@ def together(run, script, count=2):
 
 def all_gone(count=2):
     numbers = [int(Path(f"{rank}.pid").read_text()) for rank in range(count)]
-    return not any(os.path.exists(f"/proc/{number}") for number in numbers)
+    return not any(alive(number) for number in numbers)
+
+
+def alive(number):
+    try:
+        os.kill(number, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_workers_find_each_other_and_leave_their_words_in_logs(run):
