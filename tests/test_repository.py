@@ -134,7 +134,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "tables": {"comparison", "metrics", "training"},
     "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
     "course": set(),
-    "commands": {"assembly", "encoders", "experiment", "models", "training"},
+    "commands": {"assembly", "data", "encoders", "experiment", "models", "training"},
     "cli": {
         "commands",
         "course",
