@@ -9,8 +9,9 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import picture, rows, write_photos
 from PIL import Image
+
+from .conftest import picture, rows, write_photos
 
 SMALL = ("--size", 16)
 
