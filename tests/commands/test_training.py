@@ -140,10 +140,11 @@ def test_recipes_pictures_are_those_under_the_data_folder(tmp_path, monkeypatch)
 
 
 def test_a_run_that_several_processes_would_train_is_held_by_their_parent(tmp_path, monkeypatch):
-    from t2ilib.training.lock import owner
+    from t2ilib.training.lock import Owner, owner
 
-    def together(run, processes, command, environment):
-        assert owner(run.folder) == os.getpid() and processes == 2 and command[-1] == str(run.folder.resolve())
+    def together(run, processes, command, environment, lock):
+        assert owner(run.folder) == Owner(os.getpid(), listens=True) and not lock.closed
+        assert processes == 2 and command[-1] == str(run.folder.resolve())
         assert run.recipe.training.steps == 7
 
     monkeypatch.setattr("t2ilib.training.workers.train_together", together)
