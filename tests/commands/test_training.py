@@ -167,3 +167,11 @@ def test_help_needs_no_library():
     code = "import sys; from t2ilib.cli import app; app(['train', '--help'], standalone_mode=False); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    """As `t2i list | head -1`: quiet, on both outputs."""
+    command = [sys.executable, "-u", "-m", "t2ilib.cli", "list"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.close()
+    assert child.stderr.read() == "" and child.wait(timeout=60) == 1
