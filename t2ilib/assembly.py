@@ -51,7 +51,7 @@ def assemble(recipe: Recipe, folder: str | Path) -> Experiment:
     with this_process().main_process_first():
         dataset = data.load(recipe.data.source, recipe.data.size, **recipe.data.options)
         training, reference = dataset.split(recipe.data.split), reference_split(dataset, recipe)
-        run = Run.create(folder, recipe)
+        run = Run.create(folder, recipe) if this_process().is_main_process else Run.join(folder, recipe)
     found = {role: encoder.to(this_process().device) for role, encoder in load_encoders(recipe, run.folder).items()}
     _report_unread(recipe, run, found, training)
     run.encoders = {role: encoder.fingerprint for role, encoder in found.items() if role != JUDGE}

@@ -68,8 +68,6 @@ def stop(run: RunFolder) -> None:
 
     stopped = Run.open(run)
     if not ask(stopped):
-        if running(stopped):
-            raise InputError(f"{stopped.folder / 'process'}: does not say which process trains here; end it yourself")
         echo(f"{stopped.folder}: not running; {_done(stopped)}")
         return
     echo(f"{stopped.folder}: asked to end after its step; waiting")

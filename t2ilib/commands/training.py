@@ -116,10 +116,10 @@ def _train_together(recipe: Any, folder: Path, processes: int) -> None:
     from t2ilib.training.lock import writing
     from t2ilib.training.workers import log_of, train_together
 
-    with writing(folder):
+    with writing(folder) as lock:
         run = Run.create(folder, recipe)
         echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")
-        train_together(run, processes, command(run), environment())
+        train_together(run, processes, command(run), environment(), lock)
     echo(f"{folder}: {recipe.training.steps} steps are done")
 
 

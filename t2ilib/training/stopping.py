@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from t2ilib.training.bar import say
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_loops: list[list[int]] = []  # for each loop that must not be left within a step: the signals that wait for it
+_loops: list[list[int] | None] = []  # for each loop that must not be left within a step: the signals that wait for it
+_blocks: list[None] = []  # `stoppable` ones that are open
 
 
 class Stopped(Exception):
@@ -26,7 +27,8 @@ class Stopped(Exception):
 def stoppable() -> Iterator[None]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into `Stopped`, raised where no step is left half done.
 
-    The second one ends the process at once, as it would have without this.
+    The second one ends the process at once, as it would have without this. A signal that is ignored, as SIGHUP under
+    nohup, stays ignored.
     """
     received: list[int] = []
 
@@ -36,26 +38,47 @@ def stoppable() -> Iterator[None]:
             os.kill(os.getpid(), number)
             return
         received.append(number)
-        if not _loops:
+        if not _loops or _loops[-1] is None:
             raise Stopped(number)
         _loops[-1].append(number)
         say("finishing this step and writing a checkpoint; once more ends at once")
 
-    before = {number: signal.signal(number, receive) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, receive) for number in heard}
+    _blocks.append(None)
     try:
         yield
     finally:
+        _blocks.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def listening() -> bool:
+    """Whether a signal ends what this process does in order."""
+    return bool(_blocks)
 
 
 @contextmanager
 def undivided() -> Iterator[list[int]]:
     """Yield the list of signals that ask for the end; they raise `Stopped` when the block is left, not inside it."""
-    _loops.append([])
+    waiting: list[int] = []
+    _loops.append(waiting)
     try:
-        yield _loops[-1]
+        yield waiting
     finally:
-        waiting = _loops.pop()
+        _loops[:] = [other for other in _loops if other is not waiting]  # a generator may be left in any order
     if waiting:
         raise Stopped(waiting[0])
+
+
+@contextmanager
+def divided(waiting: list[int]) -> Iterator[None]:
+    """Inside `undivided`, hold what may be left anywhere: a signal, one of those that wait, too, raises `Stopped`."""
+    _loops.append(None)
+    try:
+        if waiting:
+            raise Stopped(waiting[0])
+        yield
+    finally:
+        del _loops[max(place for place, loop in enumerate(_loops) if loop is None)]

@@ -277,3 +277,10 @@ def test_the_stabilised_reimplementations_values_are_called_so():
 def test_negative_truncation_is_refused_before_anything_is_trained():
     with pytest.raises(InputError, match=r"evaluation\.truncation = -0\.5"):
         load_recipe("dfgan_toy", **{"evaluation.truncation": -0.5})
+
+
+def test_pictures_are_not_moved_out_of_what_is_shown():
+    assert load_recipe("dfgan_toy", **{"data.size": 64, "data.crop": 32, "data.shift": 31}).data.shift == 31
+    for changes in ({"data.size": 64, "data.shift": 64}, {"data.size": 64, "data.crop": 32, "data.shift": 32}):
+        with pytest.raises(InputError, match=r"data\.shift = .*smaller than what is shown"):
+            load_recipe("dfgan_toy", **changes)
