@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from t2ilib.data.decoding import PIXEL_LIMIT
 from t2ilib.errors import InputError, one_line
 from t2ilib.pictures import to_uint8
 from t2ilib.plots import contact_sheet
@@ -18,7 +17,7 @@ from t2ilib.sampling import Sampler
 
 LINE_LIMIT = 10_000  # bytes of one caption
 ROWS = 256  # captions that one picture shows; more go into a folder
-SIDE_LIMIT = 32_767  # pixels: many programs show no larger pictures
+GRID_SIDE, GRID_PIXELS = 32_767, 100_000_000  # many programs show no larger pictures
 WORDS, LETTERS = 8, 80  # of a caption in the name of its grid
 PNG = b"\x89PNG\r\n\x1a\n"
 GAP = 2  # pixels between the pictures of a grid
@@ -125,7 +124,7 @@ def write_sheets(
     columns = per_caption if out.suffix else math.ceil(per_caption**0.5)
     rows = len(captions) if out.suffix else -(-per_caption // columns)
     side = sampler.recipe.data.side + GAP
-    if max(rows, columns) * side > SIDE_LIMIT or rows * columns * side**2 > PIXEL_LIMIT:
+    if max(rows, columns) * side > GRID_SIDE or rows * columns * side**2 > GRID_PIXELS:
         remedy = "name a folder, for one square grid per caption" if out.suffix else "draw fewer of each caption"
         raise InputError(f"{out}: a grid of {rows} x {columns} pictures is too large; {remedy}")
     batches = sampler.stream(captions, seed, per_caption, truncation)
