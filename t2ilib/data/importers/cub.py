@@ -243,7 +243,7 @@ def _look_up(numbers: list[int], table: dict[int, str], path: Path, width: int) 
 
 
 def _captions(path: Path, folder: Path) -> list[str]:
-    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, errors="replace")
+    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, each="caption", errors="replace")
     captions = [" ".join(line.replace("\ufffd", " ").split()) for _, text in rows for line in text.splitlines()]
     captions = [caption for caption in captions if caption]
     if not captions:
