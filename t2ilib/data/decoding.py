@@ -1,12 +1,13 @@
 """Decoding picture files of any origin to upright RGB squares; a damaged one becomes an `InputError` that names it."""
 
 import io
+import os
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,7 +17,8 @@ from t2ilib.errors import InputError
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told once, by the error here
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no others: some decoders of Pillow start programs
 PIXEL_LIMIT = 25_000_000  # pixels of one picture: those of most cameras, and 20 bytes each while it is read
-ALONE_FROM, ALONE = PIXEL_LIMIT // 2, threading.Lock()  # larger ones are decoded one at a time
+ALONE_FROM, ALONE = PIXEL_LIMIT // 2, threading.Lock()  # larger ones, and TIFFs, are decoded one at a time
+STDERR = 2  # the file descriptor, which libraries in C write to
 SIDES_LIMIT = 40  # longer side over shorter
 PIECE, UNPACKED = 1 << 16, 1 << 20  # bytes that are unpacked at once to be counted, and what becomes of them at most
 PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
@@ -39,8 +41,10 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         if picture.format == "PNG":
             _check_rows(data)
         _check_kind(picture, name)
-        with ALONE if picture.width * picture.height > ALONE_FROM else nullcontext():
-            picture.load()
+        tiff = picture.format == "TIFF"
+        with ALONE if tiff or picture.width * picture.height > ALONE_FROM else nullcontext():
+            with _silence() if tiff else nullcontext():
+                picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
             return _rgb(picture)
     except (InputError, MemoryError):
@@ -51,6 +55,27 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         if str(error).startswith("out of memory"):  # Pillow's words for it
             raise MemoryError from error
         raise InputError(f"{name}: not a readable picture ({error}); replace or remove it") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what is printed to the standard error, by libtiff for one, which tells damage line by line; the error does.
+
+    It is that of the whole process: who enters holds `ALONE`.
+    """
+    try:
+        kept = os.dup(STDERR)
+    except OSError:  # it is closed, and stays so
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDERR)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def _check_size(width: int, height: int, size: int, name: str) -> None:

@@ -1,6 +1,8 @@
 """Picture files of any origin: odd kinds become upright RGB, broken ones are named."""
 
+import contextlib
 import io
+import os
 import struct
 import time
 import zlib
@@ -191,6 +193,26 @@ def test_a_picture_without_memory_for_it_is_not_called_damaged(error, monkeypatc
         decoded(encoded(COLOUR))
     with pytest.raises(InputError, match=r"where/one\.png: no memory left to read it \(MemoryError\); end"):
         gathering.decode(["one.png"], ["train"], lambda _: encoded(COLOUR), Path("where"), 8)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_libtiff_prints_nothing_of_its_own(compression, closed, capfd):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = encoded(noise, "TIFF", compression=compression)
+    kept = os.dup(2)
+    try:
+        if closed:
+            os.close(2)
+        for start in range(0, len(whole), 500):
+            with contextlib.suppress(InputError):
+                decoded(whole[:start] + bytes(60) + whole[start + 60 :])
+        assert decoded(whole).shape == (64, 64, 3)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    os.write(2, b"still heard")
+    assert capfd.readouterr().err == "still heard"
 
 
 @pytest.mark.parametrize("cores", [1, 64])

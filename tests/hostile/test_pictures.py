@@ -48,6 +48,7 @@ PICTURES = {
     "large bomb": bomb(60_000, 60_000),
     "no lines": bomb(40, 36),
     "cut": picture(1)[:200],
+    "a spoilt TIFF": encoded("RGB", "TIFF", compression="tiff_lzw").replace(b"\x80\x00", b"\xff\xff", 1),
     "a zip": b"PK\x05\x06" + bytes(18),
 }
 
