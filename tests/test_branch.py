@@ -74,6 +74,9 @@ def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):
     alone = export(Run(finished), tmp_path / "alone.safetensors", "a generator")
     with pytest.raises(InputError, match="without optimisers"):
         Run.branch(alone, tmp_path / "new")
+    with pytest.raises(InputError, match=r"4 steps are done, training\.steps = 3 are fewer"):
+        Run.branch(finished, tmp_path / "new", steps=3)
+    assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new").exists()
 
 

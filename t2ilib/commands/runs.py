@@ -95,19 +95,23 @@ def _described(folder: Path) -> str:
 
 def _steps(run: Any) -> int:
     """Return the steps that are done: those of the last record, or of the last checkpoint where that is later."""
-    kept = [int(path.stem.removeprefix("step_")) for path in run.checkpoints()]
-    return max([record["step"] for record in run.records()[-1:]] + kept, default=0)
+    from t2ilib.training.run import step_of
+
+    return max([record["step"] for record in run.records()[-1:]] + list(map(step_of, run.checkpoints())), default=0)
 
 
 def _done(run: Any) -> str:
     """Say what a run has kept."""
+    from t2ilib.training.run import step_of
+
     kept = run.checkpoints()
     if not kept:
         return "no checkpoint is written yet"
-    return f"safe is {kept[-1]}, step {int(kept[-1].stem.removeprefix('step_'))} of {run.recipe.training.steps}"
+    return f"safe is {kept[-1]}, step {step_of(kept[-1])} of {run.recipe.training.steps}"
 
 
 def _line(record: dict) -> str:
-    numbers = {key: value for key, value in record.items() if "/" in key and isinstance(value, int | float)}
-    speed = f"  {record['images_per_second']:g} pictures/s" if "images_per_second" in record else ""
-    return f"step {record['step']}{speed}  " + "  ".join(f"{key} {value:.3g}" for key, value in numbers.items())
+    numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+    speed = [f"{numbers['images_per_second']:g} pictures/s"] if "images_per_second" in numbers else []
+    terms = [f"{key} {value:.3g}" for key, value in numbers.items() if "/" in key]
+    return "  ".join([f"step {record['step']}", *speed, *terms])

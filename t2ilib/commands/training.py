@@ -66,7 +66,7 @@ def resume(
     if source.suffix == ".safetensors" and folder is None:
         raise InputError(f"{source}: is a checkpoint; name the new run's folder with --folder")
     _check_machine(processes, device)
-    run = Run.open(source) if folder is None else Run.branch(source, folder)
+    run = Run.open(source) if folder is None else Run.branch(source, folder, steps)
     recipe = run.recipe if steps is None else run.recipe.override(**{"training.steps": steps})
     _train(recipe, run.folder, processes, device)
 
@@ -83,7 +83,7 @@ def _train(recipe: Any, folder: Path, processes: int = 1, device: str | None = N
             else:
                 _train_together(recipe, folder, processes)
     except Stopped as stopped:
-        echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
+        echo(f"{stopped}; t2i resume {folder} goes on from the last checkpoint", err=True)
         raise typer.Exit(128 + stopped.number) from None
 
 

@@ -80,10 +80,7 @@ class Run:
         self.check_kept(old)
         done = max(map(step_of, self.checkpoints()), default=0)
         if recipe.training.steps < done:
-            raise InputError(
-                f"{self.folder}: {done} steps are done, training.steps = {recipe.training.steps} are fewer; "
-                f"give more (--steps), or choose another folder (--folder)"
-            )
+            raise _too_few(self.folder, done, recipe)
 
     def check_kept(self, recipe: Recipe) -> None:
         """Raise InputError where the records tell of checkpoints that are not there: nothing is begun over them."""
@@ -112,15 +109,20 @@ class Run:
         raise InputError(f"{folder}: not a run folder (no config.yaml); runs lie in {RUNS}")
 
     @classmethod
-    def branch(cls, source: str | Path, folder: str | Path) -> "Run":
+    def branch(cls, source: str | Path, folder: str | Path, steps: int | None = None) -> "Run":
         """Make a run in `folder` that goes on from a checkpoint, or from the newest one of another run.
 
-        The checkpoint says with which recipe; encoders that were trained for the old run come along. Raises InputError
-        for a file that is no whole checkpoint with optimisers, and for a folder that holds a run already.
+        The checkpoint says with which recipe, but for the number of `steps` if one is given; encoders that were trained
+        for the old run come along. Raises InputError for a file that is no whole checkpoint with optimisers, for fewer
+        steps than it has done, and for a folder that holds a run already.
         """
         tensors, about, path = cls.open(source).newest_whole()
         if not any(name.startswith("optimizer.") for name in tensors):
             raise InputError(f"{path}: holds a generator alone, without optimisers; give a checkpoint of a run")
+        recipe = recipe_from(about["recipe"], str(path))
+        recipe = recipe if steps is None else recipe.override(**{"training.steps": steps})
+        if recipe.training.steps < about["step"]:
+            raise _too_few(path, about["step"], recipe)
         folder = Path(folder)
         if (folder / CONFIG).is_file():
             raise InputError(f"{folder}: holds a run already; choose another folder")
@@ -134,7 +136,7 @@ class Run:
                 raise InputError(f"{folder}: cannot be written ({what}); {path} is unchanged") from error
             with atomic(copy) as temporary:
                 shutil.copyfile(path, temporary)
-            run = cls.create(folder, recipe_from(about["recipe"], str(path)))
+            run = cls.create(folder, recipe)
             if record := about.get("record"):
                 run.append(record)
         return run
@@ -277,6 +279,13 @@ def told(found: Mapping[str, tuple[Any, Any]], before: str, after: str) -> str:
     """Say differences in a few words: `training.seed: 0 there, 1 now`."""
     shown = [f"{key}: {_short(old)} {before}, {_short(new)} {after}" for key, (old, new) in found.items()]
     return "; ".join(shown[:SHOWN]) + (f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _too_few(where: Path, done: int, recipe: Recipe) -> InputError:
+    return InputError(
+        f"{where}: {done} steps are done, training.steps = {recipe.training.steps} are fewer; give more (--steps), or "
+        "choose another folder (--folder)"
+    )
 
 
 def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:

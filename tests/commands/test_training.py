@@ -98,7 +98,7 @@ def test_a_signal_ends_with_its_status(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(training, "_train_here", stopped)
     said, status = one_line(capsys, monkeypatch, "train", "gancls", "--folder", tmp_path)
-    assert status == 143 and said == "stopped by SIGTERM; the same command goes on from the last checkpoint\n"
+    assert status == 143 and said == f"stopped by SIGTERM; t2i resume {tmp_path} goes on from the last checkpoint\n"
 
 
 def test_the_device_reaches_the_run(tmp_path, monkeypatch):
