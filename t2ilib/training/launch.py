@@ -15,7 +15,7 @@ from t2ilib.files import ROOT
 from t2ilib.training.lock import PROCESS, busy, handed_on, held, opened, owner, sign, sweep, take
 from t2ilib.training.recipe import Recipe
 from t2ilib.training.run import Run
-from t2ilib.training.workers import LOG, check_processes, printed, unwritten
+from t2ilib.training.workers import LOG, check_processes, open_log, printed
 
 __all__ = ["LOG", "command", "environment", "last_lines", "launch", "running", "stop"]
 
@@ -45,11 +45,7 @@ def launch(recipe: Recipe, folder: str | Path, processes: int = 1) -> tuple[Run,
             raise busy(folder)
         sweep(folder)
         run = Run.create(folder, recipe)
-        try:
-            log = open(folder / LOG, "ab")  # noqa: SIM115
-        except OSError as error:
-            raise unwritten(folder / LOG, error) from error
-        with log:
+        with open_log(folder / LOG) as log:
             child = subprocess.Popen(
                 command(run, processes),
                 env=environment() | handed_on(folder),

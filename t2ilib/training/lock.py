@@ -17,7 +17,7 @@ from typing import IO
 
 import psutil
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, unwritten
 from t2ilib.training import stopping
 
 try:
@@ -73,9 +73,7 @@ def opened(folder: Path) -> Iterator[IO]:
             raise InputError(f"{folder}: holds files and no {CONFIG}, so they are of no run; choose another folder")
         file = open(folder / PROCESS, "a", encoding="ascii")  # noqa: SIM115
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); nothing in it has changed; choose another folder"
-        ) from error
+        raise unwritten(folder, error, "nothing in it has changed; choose another folder") from error
     with file:
         yield file
 
@@ -109,7 +107,7 @@ def sign(file: IO, number: int, listens: bool) -> None:
         if os.write(file.fileno(), told) < len(told):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise InputError(f"{file.name}: cannot be written ({error.strerror}); no step was taken; make room") from error
+        raise unwritten(file.name, error, "no step was taken; make room") from error
 
 
 def sweep(folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from t2ilib.errors import InputError, one_line, warn
+from t2ilib.errors import InputError, one_line, unwritten, warn
 from t2ilib.files import RUNS, atomic, write_text
 from t2ilib.training.bar import telling
 from t2ilib.training.checkpoints import check_encoders, read_about, read_checkpoint, write_checkpoint
@@ -132,8 +132,7 @@ class Run:
                 if (path.parent.parent / ENCODERS).is_dir():
                     shutil.copytree(path.parent.parent / ENCODERS, folder / ENCODERS, dirs_exist_ok=True)
             except OSError as error:
-                what = error.strerror or "an encoder could not be copied"
-                raise InputError(f"{folder}: cannot be written ({what}); {path} is unchanged") from error
+                raise unwritten(folder, error, f"{path} is unchanged; make room, or choose another folder") from error
             with atomic(copy) as temporary:
                 shutil.copyfile(path, temporary)
             run = cls.create(folder, recipe)
@@ -173,9 +172,7 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror}); checkpoints are safe; make room, the run goes on"
-            ) from error
+            raise unwritten(path, error, "checkpoints are safe; make room, the run goes on") from error
 
     def forget_after(self, step: int) -> None:
         """Drop the records later than `step`: the run continues from there."""

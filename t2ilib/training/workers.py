@@ -17,7 +17,7 @@ from typing import IO
 
 import torch
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, unwritten
 from t2ilib.training.lock import handed_on
 from t2ilib.training.run import Run
 from t2ilib.training.stopping import Stopped
@@ -119,18 +119,17 @@ def printed(path: Path, start: int = 0) -> list[str]:
     return [line for line in lines if line and not BAR.search(line)]
 
 
-def unwritten(path: Path, error: OSError) -> InputError:
-    """Return the error of a log that cannot be written."""
-    return InputError(f"{path}: cannot be written ({error.strerror}); no step was taken; make room or choose a folder")
+def open_log(path: Path) -> IO:
+    """Open a log to go on with; InputError where it cannot be written."""
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        raise unwritten(path, error, "no step was taken; make room, or choose another folder") from error
 
 
 def _started(run: Run, rank: int, command: list[str], shared: dict[str, str], lock: IO) -> Worker:
     path = log_of(run, rank)
-    try:
-        log = open(path, "ab")  # noqa: SIM115
-    except OSError as error:
-        raise unwritten(path, error) from error
-    with log:
+    with open_log(path) as log:
         before = log.tell()
         process = subprocess.Popen(
             command,
