@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from t2ilib.encoders import load_encoder
-from t2ilib.encoders.clip import build_encoder, describe, save_encoder
-from t2ilib.encoders.contrastive import ClipConfig
+from t2ilib.encoders.clip import build_encoder, build_model, describe, save_encoder
+from t2ilib.encoders.contrastive import ClipConfig, Contrastive
+from t2ilib.encoders.tokens import split_words
 from t2ilib.errors import InputError
 from t2ilib.files import WEIGHTS
 
@@ -79,6 +80,20 @@ def change(folder, path, value):
         ("vocabulary", [1, 2, 3]),
         ("vocabulary", "abc"),
         ("vocabulary", ["word"] * 100_000),
+        ("vocabulary", ["", "red", "bird"]),
+        ("vocabulary", ["\ud800", "red", "bird"]),
+        ("vocabulary", ["A", "red", "bird"]),
+        ("vocabulary", ["a red", "red", "bird"]),
+        ("vocabulary", ["bird", "red", "a"]),
+        ("model.text_cfg.eos_id", 77),
+        ("model.text_cfg.eos_id", 1),
+        ("model.text_cfg.pad_id", -4),
+        ("model.text_cfg.pool_type", "last"),
+        ("model.text_cfg.pool_type", "none"),
+        ("model.text_cfg.heads", 4),
+        ("model.text_cfg.context_length", 13),
+        ("model.vision_cfg.head_width", 16),
+        ("mean", [0.1, 0.2, 0.3]),
         ("version", 99),
         ("format", "t2ilib-judge"),
     ],
@@ -88,6 +103,64 @@ def test_what_config_declares_is_checked_before_it_is_built(folder, path, value)
     change(folder, path, value)
     refused(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_older_folders_say_nothing_of_their_configuration_and_are_read(folder, whole):
+    path = folder / "model.safetensors"
+    save_file(load_file(path), path)
+    assert load_encoder(str(folder)).fingerprint == load_encoder(str(whole)).fingerprint
+    change(folder, "mean", [0.1, 0.2, 0.3])
+    load_encoder(str(folder))
+    change(folder, "model.text_cfg.pool_type", "last")
+    assert "pool_type = 'last': must be 'eos'" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["toy-clip", "toy-clip-resnet"])
+def test_the_shipped_encoders_say_which_configuration_is_theirs(name, tmp_path):
+    shutil.copytree(WEIGHTS / name.replace("-", "_"), tmp_path / "own")
+    load_encoder(str(tmp_path / "own"))
+    change(tmp_path / "own", "model.text_cfg.heads", 8)
+    assert "config.json: changed, or of other weights" in refused(tmp_path / "own")
+
+
+@given(st.text())
+def test_every_word_of_a_caption_can_be_in_a_vocabulary(caption):
+    assert all(split_words(word) == [word] for word in split_words(caption))
+
+
+LARGE = {
+    "pictures": {"image_size": 2048, "patch_size": 256, "stem": (128, *[8] * 7)},
+    "patches": {"image_size": 1024, "patch_size": 2, "image_layers": 1},
+    "captions": {"context_length": 10_000},
+    "layers": {"image_layers": 100, "image_size": 1024, "patch_size": 23},
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_small_file_declares_no_large_work(tmp_path, name):
+    """Weights of under two megabytes each; what one picture or caption takes is known without doing it."""
+    sizes = {"image_width": 32, "text_width": 256 if name == "captions" else 32, "text_layers": 1, "embed_dim": 8}
+    config = describe(ClipConfig(**{**sizes, **LARGE[name]}), ["a"])
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in build_model(config).state_dict().items()}
+    save_file({key: torch.zeros(shape, dtype=torch.half) for key, shape in shapes.items()}, tmp_path / "w")
+    (tmp_path / "w").rename(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = refused(tmp_path)
+    assert "caption takes" in message if name == "captions" else "picture takes" in message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_what_could_not_be_read_again_is_not_trained():
+    Contrastive.outline({}, {})
+    for values in LARGE.values():
+        with pytest.raises(InputError, match=r"takes [0-9,]+ MiB"):
+            Contrastive.outline(values, {})
+    with pytest.raises(InputError, match="image_layers = 101: must be at least 1 and at most 100"):
+        Contrastive.outline({"image_layers": 101}, {})
+    with pytest.raises(InputError, match="open_clip builds no such networks"):
+        Contrastive.outline({"text_width": 100}, {})
 
 
 @pytest.mark.parametrize(
