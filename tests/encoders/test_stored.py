@@ -1,16 +1,19 @@
 """Folders of encoders that are damaged, hostile, or of something else: one line each, and no memory taken."""
 
 import json
+import pickle
 import resource
 import shutil
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from t2ilib.encoders import load_encoder
+from t2ilib.encoders import load_encoder, released
 from t2ilib.encoders.clip import build_encoder, build_model, describe, save_encoder
 from t2ilib.encoders.contrastive import ClipConfig, Contrastive
 from t2ilib.encoders.tokens import split_words
@@ -259,3 +262,36 @@ def test_released_weights_that_are_damaged_are_named(content, tmp_path):
     with pytest.raises(InputError, match="open_clip cannot load it") as caught:
         load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["ViT-H-14", "ViT-bigG-14", "RN50x64", "coca_ViT-L-14"])
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_file_too_small_for_its_model_is_named_before_the_model_is_built(tmp_path, model, name):
+    (tmp_path / name).write_bytes(b"junk")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=rf"4 bytes, which cannot be the [0-9,]+ numbers of {model}"):
+        load_encoder("clip", model=model, pretrained=str(tmp_path / name))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_a_model_that_finds_no_room_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 20))
+    with open(tmp_path / "w.pt", "wb") as file:
+        file.truncate(1 << 30)  # takes no place on the disk
+    with pytest.raises(InputError, match=r"RN50: takes 0\.4 GiB of memory, of which 0\.0 are free; choose a smaller"):
+        load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+@pytest.mark.parametrize("content", [Evil(), b""], ids=["code", "empty"])
+def test_nobody_is_told_to_run_what_a_file_says(tmp_path, monkeypatch, capsys, recwarn, content):
+    monkeypatch.setattr(released, "check_file", lambda *_: None)  # as a file of the right size would pass
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(content) if content else content)
+    with pytest.raises(InputError, match="open_clip cannot load it") as caught:
+        load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert "code ran" not in capsys.readouterr().out and not recwarn.list
