@@ -163,9 +163,7 @@ def model_values(recipe: Recipe) -> dict[str, Any]:
     return recipe.model | ({"image_size": recipe.data.side} if is_system(recipe) else {})
 
 
-def build_system(
-    recipe: Recipe, folder: Path | None, stored: Stored | None = None
-) -> tuple[System, dict[str, TextEncoder]]:
+def build_system(recipe: Recipe, folder: Path | None, stored: Stored) -> tuple[System, dict[str, TextEncoder]]:
     """Return the recipe's system with fresh weights and its encoders by role, on the CPU, without any pictures.
 
     InputError names the file of what is `stored` where that is of other encoders or networks: before these are built.
@@ -174,12 +172,11 @@ def build_system(
     if not is_system(recipe):
         raise InputError(f"{recipe.task}: paints nothing; choose a run of {', '.join(models.SYSTEMS)}")
     found = load_encoders(recipe, folder, TASKS[recipe.task].encoders)
-    if stored:
-        check_painter(recipe, found, stored)
+    painter_state(recipe, found, stored)
     return TASKS[recipe.task].build(model_values(recipe), found), found
 
 
-def check_painter(
+def painter_state(
     recipe: Recipe, found: Mapping[str, TextEncoder], stored: Stored, *, halved: bool = False
 ) -> dict[str, Tensor]:
     """Return the entries of a checkpoint that paint, the moving average where there is one; with `halved` as exported.
