@@ -133,7 +133,8 @@ def reader(forked, photos, tmp_path_factory):
     """A run of a small CLIP; not to be changed."""
     folder = tmp_path_factory.mktemp("reader")
     sizes = "data.size=32 model.image_size=32 model.batch_size=4 model.words_first=0 model.parts=false model.stem=[]"
-    sizes += " data.reference=test model.word_loss=0 model.image_layers=1 evaluation.n=4 model.image_width=32 model.text_width=32"
+    sizes += " data.reference=test evaluation.n=4"
+    sizes += " model.word_loss=0 model.image_layers=1 model.image_width=32 model.text_width=32"
     changes = [word for change in sizes.split() for word in ("--set", change)]
     answer = forked.ask("train", "clip", "--data", photos, "--steps", 2, "--folder", "run", *changes, folder=folder)
     assert answer.status == 0, answer.err
