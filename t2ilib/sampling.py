@@ -18,10 +18,10 @@ from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
 from t2ilib.settings import TRUNCATION, Range
 from t2ilib.task import System
-from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
+from t2ilib.training.checkpoints import load_module, read_checkpoint
 from t2ilib.training.recipe import Recipe, plain, recipe_from
 from t2ilib.training.run import Run
-from t2ilib.weights import copy_network, halved, save_tensors
+from t2ilib.weights import check_exportable, copy_network, save_tensors
 
 NOISE_SEEDS = 2**64  # that torch tells apart
 PER_CAPTION = Range(least=1, most=10_000)
@@ -116,9 +116,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     path, folder = _find(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
-    system, encoders = assembly.build_system(recipe, folder)
-    digests, names = ({role: getattr(one, key) for role, one in encoders.items()} for key in ("fingerprint", "name"))
-    check_encoders(digests, about, path, names)
+    system, encoders = assembly.build_system(recipe, folder, (tensors, about, path))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
     weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
@@ -139,7 +137,7 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     path, restored = Path(path), run.restore()
     if restored is None:
         raise InputError(f"{run.folder}: has no checkpoint yet; train it first")
-    tensors, details, source = restored
+    _, details, source = restored
     recipe = recipe_from(details["recipe"], str(source))
     paints = assembly.is_system(recipe)
     if paints != (path.suffix == ".safetensors"):
@@ -151,11 +149,11 @@ def export(run: Run, path: str | Path, about: str) -> Path:
             raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
         copy_network(run.folder, path)
         return path
-    part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."
-    small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
+    check_exportable(path)
     used = {role: assembly.load_encoder(recipe, role, run.folder) for role in assembly.TASKS[recipe.task].encoders}
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
-    check_encoders(digests, details, source)
+    state = assembly.painter_state(recipe, used, restored, halved=True)
+    small = {f"ema.{name}": value for name, value in state.items()}
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     save_tensors(path, small, {"t2ilib": json.dumps(details)})
     return path

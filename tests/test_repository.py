@@ -114,6 +114,8 @@ GROUND = {  # the ground floor: these import only each other, as listed
     "devices": {"errors"},
     "settings": {"errors"},
     "weights": {"errors", "files"},
+    "memory": {"errors"},
+    "torch_files": {"errors"},
     "losses": {"errors"},
     "task": {"errors", "features", "settings"},
 }

@@ -29,13 +29,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
+from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, outline, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
 from t2ilib.encoders.reading import exchanged_values, word_wins
 from t2ilib.encoders.retrieval import retrieval
-from t2ilib.encoders.stored import check_name
+from t2ilib.encoders.stored import LAYERS, check_name
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.features import Batch, Needs
 from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, STEPS, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
@@ -52,14 +52,14 @@ class ClipConfig:
     image_size: Annotated[int, WIDTH] = 64  # pixels; paper 224
     patch_size: Annotated[int, WIDTH] = 8  # pixels; paper 32
     image_width: Annotated[int, WIDTH] = 128  # channels of the picture transformer; paper 768
-    image_layers: Annotated[int | tuple[int, ...], WIDTH] = (
+    image_layers: Annotated[int | tuple[int, ...], LAYERS] = (
         4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
     )
     stem: Annotated[
         tuple[int, ...], WIDTH
     ] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
     text_width: Annotated[int, WIDTH] = 128  # channels of the text transformer; paper 512
-    text_layers: Annotated[int, WIDTH] = 2  # its blocks; paper 12
+    text_layers: Annotated[int, LAYERS] = 2  # its blocks; paper 12
     context_length: Annotated[int, Range(least=3, most=10_000)] = (
         48  # tokens a caption, start and end included; paper 77
     )
@@ -164,6 +164,15 @@ class Contrastive(Task):
         if len(dataset) < config.batch_size:
             raise InputError(f"{len(dataset)} pictures: fewer than a batch of {config.batch_size}; lower batch_size")
         return cls(config, dataset.captions, encoders.get("start"))
+
+    @classmethod
+    def outline(cls, values: Mapping[str, Any], encoders: Mapping[str, Any]) -> nn.Module:
+        """Return the networks on the device "meta", without words; InputError where no folder of them could be read."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return outline(describe(cls.configure(values), ()))
+        except (AssertionError, ArithmeticError, RuntimeError) as error:
+            raise InputError(f"model: open_clip builds no such networks ({one_line(repr(error))})") from error
 
     @classmethod
     def check_steps(cls, config: ClipConfig, steps: int) -> None:

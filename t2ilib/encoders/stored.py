@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from t2ilib.encoders.tokens import SPECIAL
-from t2ilib.errors import InputError
+from t2ilib.encoders.tokens import END, PAD, SPECIAL, split_words
+from t2ilib.errors import InputError, one_line
 from t2ilib.settings import SHARE, Range, check_ranges, read
 
-SIZE, LAYERS = Range(least=1, most=65_536), Range(least=1, most=1000)
+SIZE, LAYERS = Range(least=1, most=65_536), Range(least=1, most=100)
+POOLING = {"pool_type": "eos", "eos_id": END, "pad_id": PAD}  # how the one tokenizer of such a CLIP ends its captions
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class TextTower:
 
     def __post_init__(self) -> None:
         check_ranges(self, "model.text_cfg.")
+        for name, value in POOLING.items():
+            if (found := getattr(self, name)) != value:
+                raise InputError(f"model.text_cfg.{name} = {one_line(repr(found))}: must be {value!r}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Stored:
         declared, listed = self.model.text_cfg.vocab_size, len(SPECIAL) + len(self.vocabulary)
         if declared != listed:
             raise InputError(f"model.text_cfg.vocab_size = {declared}, but {listed} are listed")
+        if odd := [word for word in self.vocabulary if split_words(word) != [word]]:
+            raise InputError(f"vocabulary: {one_line(repr(odd[0]))} is no word that a caption could be split into")
 
 
 def check_name(name: str) -> None:

@@ -1,19 +1,23 @@
 """Folders of encoders that are damaged, hostile, or of something else: one line each, and no memory taken."""
 
 import json
+import pickle
 import resource
 import shutil
 import sys
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from t2ilib.encoders import load_encoder
-from t2ilib.encoders.clip import build_encoder, describe, save_encoder
-from t2ilib.encoders.contrastive import ClipConfig
+from t2ilib.encoders import load_encoder, released
+from t2ilib.encoders.clip import build_encoder, build_model, describe, save_encoder
+from t2ilib.encoders.contrastive import ClipConfig, Contrastive
+from t2ilib.encoders.tokens import split_words
 from t2ilib.errors import InputError
 from t2ilib.files import WEIGHTS
 
@@ -80,6 +84,20 @@ def change(folder, path, value):
         ("vocabulary", [1, 2, 3]),
         ("vocabulary", "abc"),
         ("vocabulary", ["word"] * 100_000),
+        ("vocabulary", ["", "red", "bird"]),
+        ("vocabulary", ["\ud800", "red", "bird"]),
+        ("vocabulary", ["A", "red", "bird"]),
+        ("vocabulary", ["a red", "red", "bird"]),
+        ("vocabulary", ["bird", "red", "a"]),
+        ("model.text_cfg.eos_id", 77),
+        ("model.text_cfg.eos_id", 1),
+        ("model.text_cfg.pad_id", -4),
+        ("model.text_cfg.pool_type", "last"),
+        ("model.text_cfg.pool_type", "none"),
+        ("model.text_cfg.heads", 4),
+        ("model.text_cfg.context_length", 13),
+        ("model.vision_cfg.head_width", 16),
+        ("mean", [0.1, 0.2, 0.3]),
         ("version", 99),
         ("format", "t2ilib-judge"),
     ],
@@ -94,6 +112,64 @@ def test_what_config_declares_is_checked_before_it_is_built(folder, path, value)
 def peak():
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1024 if sys.platform == "darwin" else used  # bytes there
+
+
+def test_older_folders_say_nothing_of_their_configuration_and_are_read(folder, whole):
+    path = folder / "model.safetensors"
+    save_file(load_file(path), path)
+    assert load_encoder(str(folder)).fingerprint == load_encoder(str(whole)).fingerprint
+    change(folder, "mean", [0.1, 0.2, 0.3])
+    load_encoder(str(folder))
+    change(folder, "model.text_cfg.pool_type", "last")
+    assert "pool_type = 'last': must be 'eos'" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["toy-clip", "toy-clip-resnet"])
+def test_the_shipped_encoders_say_which_configuration_is_theirs(name, tmp_path):
+    shutil.copytree(WEIGHTS / name.replace("-", "_"), tmp_path / "own")
+    load_encoder(str(tmp_path / "own"))
+    change(tmp_path / "own", "model.text_cfg.heads", 8)
+    assert "config.json: changed, or of other weights" in refused(tmp_path / "own")
+
+
+@given(st.text())
+def test_every_word_of_a_caption_can_be_in_a_vocabulary(caption):
+    assert all(split_words(word) == [word] for word in split_words(caption))
+
+
+LARGE = {
+    "pictures": {"image_size": 2048, "patch_size": 256, "stem": (128, *[8] * 7)},
+    "patches": {"image_size": 1024, "patch_size": 2, "image_layers": 1},
+    "captions": {"context_length": 10_000},
+    "layers": {"image_layers": 100, "image_size": 1024, "patch_size": 23},
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_small_file_declares_no_large_work(tmp_path, name):
+    """Weights of under two megabytes each; what one picture or caption takes is known without doing it."""
+    sizes = {"image_width": 32, "text_width": 256 if name == "captions" else 32, "text_layers": 1, "embed_dim": 8}
+    config = describe(ClipConfig(**{**sizes, **LARGE[name]}), ["a"])
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in build_model(config).state_dict().items()}
+    save_file({key: torch.zeros(shape, dtype=torch.half) for key, shape in shapes.items()}, tmp_path / "w")
+    (tmp_path / "w").rename(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = refused(tmp_path)
+    assert "caption takes" in message if name == "captions" else "picture takes" in message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_what_could_not_be_read_again_is_not_trained():
+    Contrastive.outline({}, {})
+    for values in LARGE.values():
+        with pytest.raises(InputError, match=r"takes [0-9,]+ MiB"):
+            Contrastive.outline(values, {})
+    with pytest.raises(InputError, match="image_layers = 101: must be at least 1 and at most 100"):
+        Contrastive.outline({"image_layers": 101}, {})
+    with pytest.raises(InputError, match="open_clip builds no such networks"):
+        Contrastive.outline({"text_width": 100}, {})
 
 
 @pytest.mark.parametrize(
@@ -192,3 +268,36 @@ def test_released_weights_that_are_damaged_are_named(content, tmp_path):
     with pytest.raises(InputError, match="open_clip cannot load it") as caught:
         load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["ViT-H-14", "ViT-bigG-14", "RN50x64", "coca_ViT-L-14"])
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_file_too_small_for_its_model_is_named_before_the_model_is_built(tmp_path, model, name):
+    (tmp_path / name).write_bytes(b"junk")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=rf"4 bytes, which cannot be the [0-9,]+ numbers of {model}"):
+        load_encoder("clip", model=model, pretrained=str(tmp_path / name))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_a_model_that_finds_no_room_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 20))
+    with open(tmp_path / "w.pt", "wb") as file:
+        file.truncate(1 << 30)  # takes no place on the disk
+    with pytest.raises(InputError, match=r"RN50: takes 0\.4 GiB of memory, of which 0\.0 are free; choose a smaller"):
+        load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+@pytest.mark.parametrize("content", [Evil(), b""], ids=["code", "empty"])
+def test_nobody_is_told_to_run_what_a_file_says(tmp_path, monkeypatch, capsys, recwarn, content):
+    monkeypatch.setattr(released, "check_file", lambda *_: None)  # as a file of the right size would pass
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(content) if content else content)
+    with pytest.raises(InputError, match="open_clip cannot load it") as caught:
+        load_encoder("clip", model="RN50", pretrained=str(tmp_path / "w.pt"))
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert "code ran" not in capsys.readouterr().out and not recwarn.list
