@@ -574,7 +574,7 @@ def test_a_device_that_is_not_there_is_named(finished):
 def test_fit_empties_nothing_but_runs_and_looks_at_the_recipe_first(tmp_path):
     (tmp_path / "thesis.txt").write_text("four years")
     recipe, encoder = load_recipe("gancls_toy", **TINY), encoders.load_encoder("toy-clip")
-    with pytest.raises(InputError, match="holds files that are of no run"):
+    with pytest.raises(InputError, match="so they are of no run"):
         experiment.fit(recipe, None, encoder, tmp_path)
     (tmp_path / "config.yaml").write_text(recipe.to_yaml())
     with pytest.raises(InputError, match="ngff"):
