@@ -1,11 +1,14 @@
-"""JSON that others wrote, and their words in our messages."""
+"""JSON that others wrote, their words in our messages, and what killed writers left."""
+
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from t2ilib import files
-from t2ilib.errors import InputError, one_line
+from t2ilib.errors import InputError, one_line, unwritten
 
 
 @given(st.text(max_size=300), st.integers(10, 100))
@@ -49,3 +52,26 @@ def test_what_is_no_file_and_what_is_too_large(tmp_path, monkeypatch):
         files.read_json(tmp_path / "a.json", "write it")
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
     assert files.read_json(tmp_path / "a.json", "write it") == [1]
+
+
+def test_what_killed_writers_left_a_day_ago_is_removed(tmp_path):
+    old, young, mine = (tmp_path / name for name in (".a.old.part", ".a.young.part", "thesis.part"))
+    for path in (old, young, mine):
+        path.touch()
+    for path in (old, mine):
+        os.utime(path, (0, 0))
+    files.write_text(tmp_path / "a", "text")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", young.name, mine.name}
+
+
+def test_two_that_clear_up_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):
+    gone = tmp_path / ".a.abcd.part"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))  # seen, and then removed by the other
+    monkeypatch.setattr(Path, "is_file", lambda path: path == gone or os.path.isfile(path))
+    files.write_text(tmp_path / "a", "text")
+    assert (tmp_path / "a").read_text() == "text"
+
+
+@pytest.mark.parametrize(("error", "why"), [(OSError(28, "No space left"), "No space left"), (OSError("odd"), "odd")])
+def test_what_cannot_be_written_is_told_with_the_remedy(error, why):
+    assert str(unwritten("x/y", error, "make room")) == f"x/y: cannot be written ({why}); make room"

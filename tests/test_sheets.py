@@ -54,12 +54,12 @@ def test_any_text_comes_back_line_by_line(lines, tmp_path_factory):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("a red bird".encode("utf-16"), "is UTF-16"),
-        ("a red bird".encode("utf-32"), "is UTF-16"),
-        ("a red bird".encode("utf-16-le"), "line 1 holds zero bytes"),
-        (b"a red bird\n\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 2 is not UTF-8"),
-        (b"a red bird\n\xffa blue one", "line 2 is not UTF-8"),
-        (b"a\n" + b"x" * 10_001, "line 2 is longer than 10000 bytes"),
+        ("a red bird".encode("utf-16"), "not UTF-8 but UTF-16"),
+        ("a red bird".encode("utf-32"), "not UTF-8 but UTF-16"),
+        ("a red bird".encode("utf-16-le"), "line 1: holds NUL bytes"),
+        (b"a red bird\n\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 2: not UTF-8"),
+        (b"a red bird\n\xffa blue one", "line 2: not UTF-8"),
+        (b"a\n" + b"x" * 10_001, "line 2: longer than 10000 bytes"),
         (b"\n \n\r\n", "no caption given"),
         (b"", "no caption given"),
     ],

@@ -39,7 +39,7 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
         return _open_at(path, size, options)
     importer = _importer(path, source)
     _check_options(options, ("allow_missing", "held_out") if importer is import_folder else ("allow_missing",), source)
-    key = [str(path.resolve()), *_fingerprint(path), size, options]
+    key = [str(path.resolve()), _fingerprint(path), size, options]
     return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
 
 
@@ -107,12 +107,12 @@ def _short(key: object) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _fingerprint(path: Path) -> Iterator[str]:
-    """Yield what changes when a file of the source does: a hash over names, sizes and times of change."""
+def _fingerprint(path: Path) -> str:
+    """Return what changes when a file of the source does: a hash over names, sizes and times of change."""
     digest = hashlib.sha256()
     for name, size, changed in sorted(_states(path)):
         digest.update(f"{name}\0{size}\0{changed}\n".encode())
-    yield digest.hexdigest()
+    return digest.hexdigest()
 
 
 def _states(path: Path) -> Iterator[tuple[str, int, int]]:

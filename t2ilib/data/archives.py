@@ -81,7 +81,7 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MEMBER_LIMIT) 
         if size > limit:
             raise InputError(f"{archive.filename}: member {name!r} has {size} bytes, over {limit}; shrink or remove it")
         return archive.read(name)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except KeyError:
         raise InputError(f"{archive.filename}: member {name!r} is missing; get the archive again") from None

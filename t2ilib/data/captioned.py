@@ -4,11 +4,11 @@ A *packed set* is a folder of three files: `images.npy` (one uint8 array, memory
 (one object per picture) and `meta.json` (format version, counts, names, where the pictures came from).
 """
 
+import glob
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from t2ilib.data import reading
-from t2ilib.errors import InputError
-from t2ilib.files import ABANDONED_SECONDS
+from t2ilib.errors import InputError, unwritten
+from t2ilib.files import abandoned, parse_json
 
 FORMAT = "t2ilib-packed"
 VERSION = 1
@@ -147,8 +147,7 @@ def pack(dataset: CaptionedImages, folder: str | Path) -> None:
             _write(dataset, temporary)
             _swap(temporary, folder)
     except OSError as error:
-        what = error.strerror or error
-        raise InputError(f"{folder}: cannot be written ({what}); make room there, or set T2I_DATA elsewhere") from error
+        raise unwritten(folder, error, "make room there, or set T2I_DATA elsewhere") from error
 
 
 def _write(dataset: CaptionedImages, folder: Path) -> None:
@@ -234,9 +233,8 @@ def _swap(new: Path, folder: Path) -> None:
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove what packing into `folder` left over a day ago, when the process was killed outright."""
-    for left in folder.parent.glob(f".{folder.name}.*.part"):
-        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+    for left in abandoned(folder.parent, f".{glob.escape(folder.name)}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -260,8 +258,7 @@ def _read_meta(folder: Path) -> dict:
     if not reading.is_file(path, folder):
         raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first")
     try:
-        text = reading.read_bytes(path, folder).decode("utf-8")
-        meta = reading.parse_json(text, META)
+        meta = parse_json(reading.read_bytes(path, folder).decode("utf-8"))
     except ValueError as error:
         raise _damaged(path, f"not JSON ({error})") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
@@ -293,7 +290,7 @@ def _read_rows(path: Path, count: int) -> list[dict]:
     try:
         with open(path, "rb") as file:
             lines = islice(reading.lines(file, path.name), count + 1)  # a longer file is not read to its end
-            rows = [reading.parse_json(text, f"line {number}") for number, text in lines]
+            rows = [reading.parse_line(text, f"line {number}") for number, text in lines]
     except (InputError, OSError) as error:
         raise _damaged(path, f"not JSON lines ({error})") from error
     if len(rows) != count:

@@ -1,9 +1,13 @@
 """Decoding picture files of any origin to upright RGB squares; a damaged one becomes an `InputError` that names it."""
 
 import io
+import os
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,8 +16,11 @@ from t2ilib.errors import InputError
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is told once, by the error here
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no others: some decoders of Pillow start programs
-PIXEL_LIMIT = 100_000_000  # pixels of one picture
+PIXEL_LIMIT = 25_000_000  # pixels of one picture: those of most cameras, and 20 bytes each while it is read
+ALONE_FROM, ALONE = PIXEL_LIMIT // 2, threading.Lock()  # larger ones, and TIFFs, are decoded one at a time
+STDERR = 2  # the file descriptor, which libraries in C write to
 SIDES_LIMIT = 40  # longer side over shorter
+PIECE, UNPACKED = 1 << 16, 1 << 20  # bytes that are unpacked at once to be counted, and what becomes of them at most
 PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour type
@@ -26,7 +33,7 @@ def read_picture(data: bytes, name: str) -> Image.Image:
 
     Turned as its EXIF entry says; transparency over white; 16-bit grey scaled to 8 bits; CMYK and palettes converted.
     Refused are pictures of several frames, and numbers of 32 bits, whose range nobody knows. What its header says of
-    its size is checked before anything is decoded.
+    its size is checked before anything is decoded. A MemoryError stays one: the picture is not damaged.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -34,21 +41,48 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         if picture.format == "PNG":
             _check_rows(data)
         _check_kind(picture, name)
-        picture.load()
-        return _rgb(ImageOps.exif_transpose(picture))
-    except InputError:
+        tiff = picture.format == "TIFF"
+        with ALONE if tiff or picture.width * picture.height > ALONE_FROM else nullcontext():
+            with _silence() if tiff else nullcontext():
+                picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            return _rgb(picture)
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise InputError(f"{name}: not a readable picture of {', '.join(FORMATS)}; replace or remove it") from None
     except Exception as error:  # decoders fail in many ways on damaged files
+        if str(error).startswith("out of memory"):  # Pillow's words for it
+            raise MemoryError from error
         raise InputError(f"{name}: not a readable picture ({error}); replace or remove it") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what is printed to the standard error, by libtiff for one, which tells damage line by line; the error does.
+
+    It is that of the whole process: who enters holds `ALONE`.
+    """
+    try:
+        kept = os.dup(STDERR)
+    except OSError:  # it is closed, and stays so
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDERR)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def _check_size(width: int, height: int, size: int, name: str) -> None:
     """Raise InputError for a picture that would take far more memory than its file."""
     pixels = width * height
     if pixels > PIXEL_LIMIT:
-        raise InputError(f"{name}: {width} x {height} pixels is too large; shrink or remove it")
+        raise InputError(f"{name}: {width} x {height} pixels is too large (over {PIXEL_LIMIT:,}); shrink or remove it")
     if max(width, height) > SIDES_LIMIT * min(width, height):
         raise InputError(f"{name}: {width} x {height} pixels is a strip, not a picture; crop or remove it")
     if pixels > PACKED_FROM and pixels > PACKED_LIMIT * size:
@@ -71,24 +105,39 @@ def _check_rows(data: bytes) -> None:
     for left, top, across, down in ADAM7 if interlaced else WHOLE:
         columns, rows = max(0, -(-(width - left) // across)), max(0, -(-(height - top) // down))
         expected += rows * (1 + -(-columns * depth * CHANNELS[kind] // 8)) if columns else 0
-    unpacker, found, at = zlib.decompressobj(), 0, 8
-    while found < expected and at + 8 <= len(data):
+    found = 0
+    for count in _unpacked(data):
+        found += count
+        if found >= expected:
+            return
+    raise ValueError(f"{found} of {expected} bytes of its pixels are there")
+
+
+def _unpacked(data: bytes) -> Iterator[int]:
+    """Yield how many bytes the pixels of a PNG take, piece by piece: whole they may be hundreds of megabytes."""
+    unpacker, at = zlib.decompressobj(), 8
+    while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
-        if name == b"IDAT":
-            found += len(unpacker.decompress(data[at + 8 : at + 8 + length], expected - found))
-        at += length + 12
-    if found < expected:
-        raise ValueError(f"{found} of {expected} bytes of its pixels are there")
+        end = at + 8 + length
+        for start in range(at + 8, min(end, len(data)) if name == b"IDAT" else 0, PIECE):
+            packed, count = data[start : min(start + PIECE, end)], UNPACKED
+            while count == UNPACKED:  # there may be more of this piece
+                count = len(unpacker.decompress(packed, UNPACKED))
+                packed = unpacker.unconsumed_tail
+                yield count
+        at = end + 4
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
+    """Return a loaded picture as RGB, with one copy of it at most."""
     if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((grey.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = Image.new("RGB", layer.size, "white")
+        white.paste(layer, mask=layer)
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def square(picture: Image.Image, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:

@@ -117,3 +117,12 @@ def test_what_is_no_file_is_no_archive(tmp_path):
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(InputError, match=r"pipe\.zip: a named pipe, not a file"):
         archives.open_archive(tmp_path / "pipe.zip")
+
+
+def test_a_member_without_memory_for_it_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", refuse)
+    with archives.open_archive(zipped(tmp_path / "some.zip", "a.jpg")) as archive, pytest.raises(MemoryError):
+        archives.read_member(archive, "a.jpg")

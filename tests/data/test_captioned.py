@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from t2ilib.data import captioned
 from t2ilib.data.captioned import CaptionedImages, open_packed, pack
 from t2ilib.errors import InputError
+from t2ilib.files import ABANDONED_SECONDS
 
 
 def small(count: int = 6, size: int = 8, attributes: bool = False, seed: int = 0) -> CaptionedImages:
@@ -182,10 +183,20 @@ def test_a_killed_packing_leaves_no_set_and_is_cleared_up_later(tmp_path):
     assert left.name.endswith(".part")
     with pytest.raises(InputError, match="not a packed set"):
         open_packed(tmp_path / "set")
-    old = time.time() - 2 * captioned.ABANDONED_SECONDS
+    old = time.time() - 2 * ABANDONED_SECONDS
     os.utime(left, (old, old))
     pack(small(), tmp_path / "set")
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("name", ["set[1]", "*", "plain"])
+def test_only_what_a_set_of_that_very_name_left_over_is_cleared_up(tmp_path, name):
+    ours, another = tmp_path / f".{name}.abcd.part", tmp_path / ".set1.abcd.part"
+    for left in (ours, another):
+        left.mkdir()
+        os.utime(left, (0, 0))
+    pack(small(), tmp_path / name)
+    assert not ours.exists() and another.exists()
 
 
 def test_other_folders_are_not_replaced(tmp_path):

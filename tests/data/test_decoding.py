@@ -1,8 +1,13 @@
 """Picture files of any origin: odd kinds become upright RGB, broken ones are named."""
 
+import contextlib
 import io
+import os
 import struct
+import time
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from t2ilib.data import decoding
+from t2ilib.data.importers import gathering
 from t2ilib.errors import InputError
 
 
@@ -170,14 +176,69 @@ def test_only_the_formats_that_are_named_are_opened(monkeypatch):
         (1, 2_000_000, "is a strip"),
         (2_000_000, 1, "is a strip"),
         (41, 1, "is a strip"),
-        (9_000, 9_000, "bytes that unpack to 9000 x 9000"),
-        (11_000, 11_000, "too large"),
+        (4_900, 4_900, "bytes that unpack to 4900 x 4900"),
+        (5_001, 5_000, r"too large \(over 25,000,000\)"),
     ],
 )
 def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decoding(width, height, told, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
     with pytest.raises(InputError, match=told):
         decoded(png(width, height, 1, data=b""))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])
+def test_a_picture_without_memory_for_it_is_not_called_damaged(error, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: (_ for _ in ()).throw(error))
+    with pytest.raises(MemoryError):
+        decoded(encoded(COLOUR))
+    with pytest.raises(InputError, match=r"where/one\.png: no memory left to read it \(MemoryError\); end"):
+        gathering.decode(["one.png"], ["train"], lambda _: encoded(COLOUR), Path("where"), 8)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_libtiff_prints_nothing_of_its_own(compression, closed, capfd):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = encoded(noise, "TIFF", compression=compression)
+    kept = os.dup(2)
+    try:
+        if closed:
+            os.close(2)
+        for start in range(0, len(whole), 500):
+            with contextlib.suppress(InputError):
+                decoded(whole[:start] + bytes(60) + whole[start + 60 :])
+        assert decoded(whole).shape == (64, 64, 3)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    os.write(2, b"still heard")
+    assert capfd.readouterr().err == "still heard"
+
+
+@pytest.mark.parametrize("cores", [1, 64])
+def test_two_pictures_are_read_at_once_and_a_large_one_alone(cores, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.process_cpu_count", lambda: cores, raising=False)
+    monkeypatch.setattr(decoding, "ALONE_FROM", 9)
+    now, most = Counter(), Counter()
+
+    def busy(what):
+        now[what] += 1
+        most[what] = max(most[what], now[what])
+        time.sleep(0.01)
+        now[what] -= 1
+
+    rgb = decoding._rgb
+    monkeypatch.setattr(decoding, "_rgb", lambda picture: busy("decode") or rgb(picture))
+    gathering.decode(["x"] * 20, ["train"] * 20, lambda _: busy("read") or encoded(COLOUR), Path("where"), 8)
+    assert most == {"read": gathering.WORKERS, "decode": 1}
+
+
+def test_the_pixels_of_a_png_are_counted_in_pieces(monkeypatch):
+    monkeypatch.setattr(decoding, "PIECE", 7)
+    monkeypatch.setattr(decoding, "UNPACKED", 5)
+    data = png(65, 64, 64)
+    assert sum(decoding._unpacked(data)) == 64 * (1 + 65 * 3) and max(decoding._unpacked(data)) <= 5
 
 
 def test_square_takes_the_centre_and_antialiases():

@@ -102,16 +102,23 @@ def test_a_line_without_an_end_is_not_read_to_its_end():
     assert file.asked == reading.LINE_LIMIT + 1
 
 
+def test_the_remedy_says_how_the_list_is_written():
+    assert read_lines(b"12345\n", limit=6) == [(1, "12345\n")]
+    for data in (b"1234567\n", b"\xff", b"\0", b"\xff\xfe"):
+        with pytest.raises(InputError, match=r"list\.txt.*; save it as UTF-8 text, one caption per line$"):
+            read_lines(data, limit=6, each="caption")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 900_000 + "]" * 900_000])
 def test_deep_json_is_refused(text):
     with pytest.raises(InputError, match=r"here: not JSON that can be read .*nested too deeply"):
-        reading.parse_json(text, "here")
+        reading.parse_line(text, "here")
 
 
 @pytest.mark.parametrize("text", ["{bad", '{"a": 1, "a": 2}', '{"x": {"a": 1, "b": 2, "a": 1}}', "9" * 10_000])
 def test_json_that_cannot_be_right_is_refused(text):
     with pytest.raises(InputError, match="here: not JSON that can be read"):
-        reading.parse_json(text, "here")
+        reading.parse_line(text, "here")
 
 
 @given(text=st.text(st.characters(exclude_categories=[])))

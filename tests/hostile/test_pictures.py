@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from conftest import picture, rows, write_photos
+from forked import GIB
 from PIL import Image
 
 SMALL = ("--size", 16)
@@ -47,6 +48,7 @@ PICTURES = {
     "large bomb": bomb(60_000, 60_000),
     "no lines": bomb(40, 36),
     "cut": picture(1)[:200],
+    "a spoilt TIFF": encoded("RGB", "TIFF", compression="tiff_lzw").replace(b"\x80\x00", b"\xff\xff", 1),
     "a zip": b"PK\x05\x06" + bytes(18),
 }
 
@@ -57,6 +59,30 @@ def test_pictures_that_are_none(ask, tmp_path, name):
     (folder / "3.png").write_bytes(PICTURES[name])
     answer = ask("data", folder, *SMALL, kind="pictures")
     assert "3.png" in answer.err
+
+
+def rgba_of_16_bits(side: int) -> bytes:
+    lines = zlib.compress((b"\0" + np.random.default_rng(0).bytes(8 * side)) * side, 1)
+    head = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def transparent_webp(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGBA", (side, side), (90, 60, 30, 120)).save(file, "WEBP", method=0)
+    return file.getvalue() + bytes(side**2 // 400)  # else it would be a bomb
+
+
+LARGE = {"RGBA of 16 bits": rgba_of_16_bits, "WEBP": transparent_webp}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_largest_pictures_are_read_within_a_gigabyte(ask, tmp_path, kind):
+    folder = write_photos(tmp_path / "photos")
+    data = LARGE[kind](5000)
+    for row in rows()[:4]:
+        (folder / row["file_name"]).write_bytes(data)
+    assert ask("data", folder, *SMALL, kind="large pictures", wanted="accept").memory < GIB
 
 
 KINDS = (
@@ -155,14 +181,7 @@ ARCHIVES = {
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_are_none(ask, tmp_path, name):
     ARCHIVES[name](tmp_path / "photos.zip")
-    ask(
-        "data",
-        tmp_path / "photos.zip",
-        *SMALL,
-        kind="archives",
-        wanted="either" if name in ("outside", "absolute") else "refuse",
-    )
-    assert not (tmp_path.parent.parent / "evil.png").exists()
+    ask("data", tmp_path / "photos.zip", *SMALL, kind="archives")
 
 
 @pytest.mark.parametrize("seed", range(12))

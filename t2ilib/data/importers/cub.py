@@ -168,7 +168,8 @@ def _picture_is_there(folder: Path, name: str) -> bool:
 def _tell_silent(entries: list[Entry], kept: list[int], folder: Path) -> None:
     """Warn of classes with pictures of which none has captions; they vanish."""
     of_class = {entries[index].name.split("/")[0] for index in kept}
-    left = [entry.name for index, entry in enumerate(entries) if index not in set(kept)]
+    there = set(kept)
+    left = [entry.name for index, entry in enumerate(entries) if index not in there]
     left = [name for name in left if name.split("/")[0] not in of_class and _picture_is_there(folder, f"{name}.jpg")]
     if silent := dict.fromkeys(name.split("/")[0] for name in left):
         told = f"the first is {next(iter(silent))}; get their text/*.txt"
@@ -242,7 +243,7 @@ def _look_up(numbers: list[int], table: dict[int, str], path: Path, width: int) 
 
 
 def _captions(path: Path, folder: Path) -> list[str]:
-    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, errors="replace")
+    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, each="caption", errors="replace")
     captions = [" ".join(line.replace("\ufffd", " ").split()) for _, text in rows for line in text.splitlines()]
     captions = [caption for caption in captions if caption]
     if not captions:

@@ -141,7 +141,7 @@ def _records(files: Files, metadata: list[str], path: Path) -> dict[str, Record]
 
 
 def _record(line: str, folder: PurePosixPath, where: str) -> tuple[str, Record]:
-    row = reading.parse_json(line, where)
+    row = reading.parse_line(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise InputError(f'{where}: has no "file_name"; name the picture, relative to {METADATA}')
     name = str(folder / archives.check_name(row["file_name"], where))
