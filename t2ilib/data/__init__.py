@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from t2ilib import files
-from t2ilib.data.captioned import CaptionedImages, check_size, is_packed, open_packed, pack
+from t2ilib.data.captioned import CaptionedImages, check_size
 from t2ilib.data.importers.cub import import_cub
 from t2ilib.data.importers.folder import METADATA, import_folder
+from t2ilib.data.packed import is_packed, open_packed, pack
 from t2ilib.errors import InputError
 
 __all__ = ["CaptionedImages", "import_cub", "import_folder", "load", "open_packed", "pack"]

@@ -197,10 +197,10 @@ def test_random_bytes_in_an_archive(ask, tmp_path, seed):
 @pytest.fixture
 def packed(photos, tmp_path):
     """A packed set of these pictures, to be spoilt."""
-    from t2ilib.data import captioned
+    from t2ilib.data import packed
     from t2ilib.data.importers.folder import import_folder
 
-    captioned.pack(import_folder(photos, 16), tmp_path / "packed")
+    packed.pack(import_folder(photos, 16), tmp_path / "packed")
     return tmp_path / "packed"
 
 
