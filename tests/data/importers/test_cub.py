@@ -220,7 +220,7 @@ def test_a_box_beyond_the_range_of_numbers_is_one_line(tmp_path):
     _file("bounding_boxes.txt", "1 0 0 60 40\n2 1e308 0 1e308 5\n3 20 10 20 20\n")(write(tmp_path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InputError, match="the box .* not inside its 60 x 40 pixels"):
+        with pytest.raises(InputError, match=r"the box .* not inside its 60 x 40 pixels"):
             import_cub(tmp_path, 8)
 
 
@@ -234,7 +234,7 @@ def test_an_error_comes_without_warnings(tmp_path, caplog):
 
 def test_pictures_that_memory_cannot_hold_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(captioned.psutil, "virtual_memory", lambda: SimpleNamespace(available=600))
-    with pytest.raises(InputError, match="3 pictures take .* this machine has"):
+    with pytest.raises(InputError, match=r"3 pictures take .* this machine has"):
         import_cub(write(tmp_path), 8)
 
 

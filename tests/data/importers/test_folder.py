@@ -230,7 +230,7 @@ def test_an_error_comes_without_warnings(tmp_path, caplog):
 
 def test_pictures_that_memory_cannot_hold_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(captioned.psutil, "virtual_memory", lambda: SimpleNamespace(available=600))
-    with pytest.raises(InputError, match="3 pictures take .* this machine has"):
+    with pytest.raises(InputError, match=r"3 pictures take .* this machine has"):
         import_folder(write(tmp_path, ROWS), 8)
 
 
@@ -299,7 +299,7 @@ def test_options_of_the_names_of_arguments_are_unknown(tmp_path, monkeypatch, op
 @pytest.mark.parametrize("given", [date(2020, 1, 1), {1: 2, "a": 3}, b"1", [1]])
 def test_options_of_odd_kinds_are_refused(tmp_path, monkeypatch, given):
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
-    with pytest.raises(InputError, match="held_out = .*must be at least 1"):
+    with pytest.raises(InputError, match=r"held_out = .*must be at least 1"):
         data.load(write(tmp_path / "birds", [row("a.png")]), 8, held_out=given)
     with pytest.raises(InputError, match="give whole numbers"):
         data.load("toy", 32, train=given)
