@@ -16,6 +16,7 @@ MEMBER_LIMIT = 2 << 30  # unpacked bytes of one member of an archive
 TOTAL_LIMIT = 256 << 30  # unpacked bytes of a whole archive
 RATIO_LIMIT, RATIO_FROM = 250, 16 << 20  # what is larger than the second has shrunk by the first at most
 NAME_LIMIT, PATH_LIMIT = 255, 4000  # bytes of a name, and of it with its folders
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others are unpacked whole, whatever size they declare
 
 
 def check_name(name: str, inside: str | Path) -> str:
@@ -67,6 +68,9 @@ def _check_member(member: zipfile.ZipInfo, path: str | Path) -> str:
         raise InputError(f"{path}: member {member.filename!r} is a link or device; pack the file itself")
     if member.flag_bits & 1:
         raise InputError(f"{path}: member {member.filename!r} is encrypted; unpack the archive and pack it openly")
+    if member.compress_type not in METHODS:
+        method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+        raise InputError(f"{path}: member {member.filename!r} is compressed by {method}; pack the archive with deflate")
     bomb = member.file_size > RATIO_FROM and member.file_size > RATIO_LIMIT * member.compress_size
     if bomb or member.file_size > MEMBER_LIMIT:
         size = f"{member.compress_size} bytes that unpack to {member.file_size}"
@@ -80,7 +84,8 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int = MEMBER_LIMIT) 
         size = archive.getinfo(name).file_size
         if size > limit:
             raise InputError(f"{archive.filename}: member {name!r} has {size} bytes, over {limit}; shrink or remove it")
-        return archive.read(name)
+        with archive.open(name) as file:
+            return file.read(size)  # without a size, all that there is would be unpacked, and cut to it afterwards
     except (InputError, MemoryError):
         raise
     except KeyError:

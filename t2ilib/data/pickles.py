@@ -15,6 +15,7 @@ from t2ilib.data import reading
 from t2ilib.errors import InputError
 
 LIMIT = 8 << 20  # bytes of a pickle; the names of COCO's training pictures take 3 MB
+STEPS_LIMIT = 1_000_000  # pieces that are read from it; those names take 500,000
 LONGEST_NUMBER = 4096  # bits of a whole number
 
 
@@ -37,9 +38,17 @@ def restricted_load(path: str | Path) -> object:
 
 
 class _Whole(io.BytesIO):
-    """Bytes of which no more can be read than are there: the end within an item is an EOFError."""
+    """Bytes of which no more can be read than are there: the end within an item is an EOFError.
+
+    They are read in `STEPS_LIMIT` pieces at most: an empty list takes one byte of a file, and sixty of memory.
+    """
+
+    steps = 0
 
     def read(self, size: int | None = -1) -> bytes:
+        self.steps += 1
+        if self.steps > STEPS_LIMIT:
+            raise _Refused(f"holds over {STEPS_LIMIT:,} items")
         found = super().read(size)
         if size is not None and len(found) < size:
             raise EOFError

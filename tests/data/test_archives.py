@@ -3,7 +3,9 @@
 import os
 import stat
 import struct
+import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 from hypothesis import given
@@ -13,11 +15,11 @@ from t2ilib.data import archives
 from t2ilib.errors import InputError
 
 
-def zipped(path, *names, mode=0, data=b"x"):
+def zipped(path, *names, mode=0, data=b"x", method=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             member = zipfile.ZipInfo("placeholder")
-            member.filename, member.external_attr, member.compress_type = name, mode << 16, zipfile.ZIP_DEFLATED
+            member.filename, member.external_attr, member.compress_type = name, mode << 16, method
             archive.writestr(member, data)
     return path
 
@@ -61,6 +63,49 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "TOTAL_LIMIT", 5)
     with pytest.raises(InputError, match="over the limit"):
         archives.open_archive(zipped(tmp_path / "many.zip", "a", "b", data=b"1234"))
+
+
+@pytest.mark.parametrize(
+    ("method", "told"), [(zipfile.ZIP_STORED, None), (zipfile.ZIP_BZIP2, "bzip2"), (zipfile.ZIP_LZMA, "lzma"), (9, "")]
+)
+def test_only_methods_that_can_be_unpacked_in_pieces_are_read(tmp_path, method, told):
+    path = zipped(tmp_path / "some.zip", "a.jpg", data=b"x" * 1000, method=0 if method == 9 else method)
+    if told is None:
+        assert archives.read_member(archives.open_archive(path), "a.jpg") == b"x" * 1000
+        return
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 10, method)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"some\.zip: member 'a\.jpg' is compressed by .*{told}.*with deflate"):
+        archives.open_archive(path)
+
+
+def lying(path, name, size, declared):
+    """A zip whose member declares fewer bytes than its `size` zeros, with the right checksum of those few."""
+    data = bytearray(zipped(path, name, data=bytes(size)).read_bytes())
+    for at in (14, data.index(b"PK\x01\x02") + 16):
+        struct.pack_into("<I", data, at, zlib.crc32(bytes(declared)))
+        struct.pack_into("<I", data, at + 8, declared)
+    path.write_bytes(data)
+    return path
+
+
+def test_no_more_is_unpacked_than_a_member_declares(tmp_path):
+    with archives.open_archive(lying(tmp_path / "lie.zip", "a.txt", 64 << 20, 900)) as archive:
+        tracemalloc.start()
+        assert archives.read_member(archive, "a.txt") == bytes(900)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 8 << 20
+
+
+def test_a_member_is_checked_to_its_end(tmp_path):
+    path = zipped(tmp_path / "some.zip", "a.bin", data=os.urandom(1000), method=zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with archives.open_archive(path) as archive, pytest.raises(InputError, match=r"'a\.bin' is damaged .*CRC"):
+        archives.read_member(archive, "a.bin")
 
 
 def test_archives_that_are_none_or_damaged(tmp_path):
@@ -123,6 +168,7 @@ def test_a_member_without_memory_for_it_is_not_called_damaged(tmp_path, monkeypa
     def refuse(*_):
         raise MemoryError
 
-    monkeypatch.setattr(zipfile.ZipFile, "read", refuse)
-    with archives.open_archive(zipped(tmp_path / "some.zip", "a.jpg")) as archive, pytest.raises(MemoryError):
+    path = zipped(tmp_path / "some.zip", "a.jpg")
+    monkeypatch.setattr(zipfile.ZipFile, "open", refuse)
+    with archives.open_archive(path) as archive, pytest.raises(MemoryError):
         archives.read_member(archive, "a.jpg")

@@ -115,6 +115,10 @@ LINES = {
     "a long name": json.dumps({"file_name": "x" * 300 + ".png", "text": "a bird"}).encode() + b"\n",
     "a zero in the name": b'{"file_name": "0\\u0000.png", "text": "a bird"}\n',
     "no such split": b'{"file_name": "0.png", "text": "a bird", "split": 7}\n',
+    "captions in two places": b'{"file_name": "0.png", "text": "a bird", "captions": ["a red bird"]}\n',
+    "an empty text among others": b'{"file_name": "0.png", "captions": ["", "a red bird"]}\n',
+    "text without width": b'{"file_name": "0.png", "text": "\\u200b\\u200d"}\n',
+    "one picture again and again": b'{"file_name": "0.png", "text": "a bird"}\n' * 200_000,
     "a label of halves": b'{"file_name": "0.png", "text": "a bird", "class": 1.5}\n',
     "an escape": b'{"file_name": "\\u001b[31m.png", "text": "a bird"}\n',
 }
@@ -165,6 +169,17 @@ def members():
     return [("metadata.jsonl", text), *((row["file_name"], picture(number)) for number, row in enumerate(rows()))]
 
 
+def lying(path, method):
+    """An archive whose list declares its first bytes, and their checksum; hundreds of megabytes of zeros follow."""
+    text = members()[0][1].encode()
+    archive(path, [("metadata.jsonl", text + bytes(400_000_000)), *members()[1:]], compression=method)
+    data = bytearray(path.read_bytes())
+    for at in (14, data.index(b"PK\x01\x02") + 16):
+        struct.pack_into("<I", data, at, zlib.crc32(text))
+        struct.pack_into("<I", data, at + 8, len(text))
+    path.write_bytes(data)
+
+
 ARCHIVES = {
     "twice": lambda path: archive(path, [*members(), ("0.png", picture(7))]),
     "outside": lambda path: archive(path, [*members(), ("../../evil.png", picture(7))]),
@@ -172,6 +187,20 @@ ARCHIVES = {
     "empty": lambda path: archive(path, []),
     "pictures only": lambda path: archive(path, members()[1:]),
     "a bomb": lambda path: archive(path, [("metadata.jsonl", bytes(300_000_000))], compression=zipfile.ZIP_DEFLATED),
+    "bzip2": lambda path: archive(path, members(), compression=zipfile.ZIP_BZIP2),
+    "a lie in bzip2": lambda path: lying(path, zipfile.ZIP_BZIP2),
+    "a lie in lzma": lambda path: lying(path, zipfile.ZIP_LZMA),
+    "three million lines": lambda path: archive(
+        path,
+        [("metadata.jsonl", b"".join(b'{"file_name":"%x","text":"a"}\n' % number for number in range(3_000_000)))],
+        compression=zipfile.ZIP_DEFLATED,
+    ),
+    "a million lines": lambda path: archive(
+        path,
+        [("metadata.jsonl", b"".join(b'{"file_name":"%x","text":"a"}\n' % number for number in range(900_000)))],
+        compression=zipfile.ZIP_DEFLATED,
+    ),
+    "two lists": lambda path: archive(path, [*members(), *((f"old/{name}", data) for name, data in members())]),
     "cut": lambda path: path.write_bytes(archive(path, members()).read_bytes()[:3000]),
     "no zip": lambda path: path.write_bytes(b"PK\x03\x04 and nothing"),
     "other bytes inside": lambda path: path.write_bytes(
@@ -184,6 +213,74 @@ ARCHIVES = {
 def test_archives_that_are_none(ask, tmp_path, name):
     ARCHIVES[name](tmp_path / "photos.zip")
     ask("data", tmp_path / "photos.zip", *SMALL, kind="archives")
+
+
+@pytest.mark.parametrize("name", ["photos.tar.gz", "photos.json", "photos.csv"])
+def test_files_of_other_kinds(ask, tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08\0" if name.endswith("gz") else b'{"images": []}')
+    answer = ask("data", tmp_path / name, *SMALL, kind="archives")
+    assert "no zip archive; give" in answer.err
+
+
+@pytest.mark.parametrize("where", ["caf\udce9", "x" * 250, "photos"])
+def test_names_of_folders_and_of_files_beside_are_any(ask, tmp_path, where):
+    folder = write_photos(tmp_path / where)
+    (folder / "caf\udce9.txt").write_bytes(b"")
+    ask("data", folder, *SMALL, kind="odd files", wanted="accept")
+
+
+def test_a_copy_of_all_in_a_folder_below(ask, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    write_photos(folder / "backup")
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "backup/metadata.jsonl" in answer.err
+
+
+def test_a_list_that_spells_a_picture_otherwise(ask, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    (folder / "3.png").rename(folder / "3.PNG")
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "3.png" in answer.err
+
+
+@pytest.mark.parametrize("name", ["size", "source", "path"])
+def test_options_of_the_names_of_arguments(ask, tmp_path, photos, name):
+    more = ("--steps", 2, "--folder", tmp_path / "run", "--set", f"data.options.{name}=3")
+    answer = ask("train", "gancls", "--data", photos, *more, kind="options of data")
+    assert f"unknown option '{name}'" in answer.err
+
+
+GAP = " " * 200_000
+CUB_LISTS = {
+    "a long gap": ("CUB_200_2011/images.txt", f"1 a{GAP}b.jpg\n".encode() * 4),
+    "box beyond all numbers": ("CUB_200_2011/bounding_boxes.txt", b"1 1e308 0 1e308 5\n"),
+    "many empty lists": ("train/filenames.pickle", b"(" + b"]" * (8_000_000) + b"l."),
+    "a list of many nothings": ("train/filenames.pickle", b"(" + b"N" * (8_000_000) + b"l."),
+}
+
+
+@pytest.mark.parametrize("name", CUB_LISTS)
+def test_lists_of_birds_that_are_none(ask, tmp_path, name):
+    folder = tmp_path / "birds"
+    content = {
+        "CUB_200_2011/images.txt": b"1 a.jpg\n",
+        "CUB_200_2011/bounding_boxes.txt": b"1 0 0 40 36\n",
+        "CUB_200_2011/image_class_labels.txt": b"1 1\n",
+        "CUB_200_2011/classes.txt": b"1 gull\n",
+        "CUB_200_2011/train_test_split.txt": b"1 1\n",
+        "CUB_200_2011/images/a.jpg": picture(1),
+        "text/a.txt": b"a bird\n",
+    }
+    if name == "a long gap":
+        content.pop("text/a.txt")
+    path, data = CUB_LISTS[name]
+    if path.endswith("pickle"):
+        content["test/filenames.pickle"] = data
+    for file, text in (content | {path: data}).items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(text)
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "RuntimeWarning" not in answer.err
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -199,10 +296,10 @@ def test_random_bytes_in_an_archive(ask, tmp_path, seed):
 @pytest.fixture
 def packed(photos, tmp_path):
     """A packed set of these pictures, to be spoilt."""
-    from t2ilib.data import captioned
+    from t2ilib.data import packed
     from t2ilib.data.importers.folder import import_folder
 
-    captioned.pack(import_folder(photos, 16), tmp_path / "packed")
+    packed.pack(import_folder(photos, 16), tmp_path / "packed")
     return tmp_path / "packed"
 
 
@@ -223,6 +320,54 @@ def test_packed_sets_that_are_none(ask, packed, damage, number):
     files = sorted(path for path in packed.iterdir() if path.is_file())
     SPOILT[damage](files[number])
     ask("data", packed, *SMALL, kind="packed sets")
+
+
+def _said(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _each(path, **changes):
+    rows = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _attributes(folder, given):
+    _said(folder / "meta.json", attributes=True)
+    _each(folder / "captions.jsonl", attributes=given)
+
+
+def _nothing(folder):
+    _said(folder / "meta.json", count=0)
+    (folder / "captions.jsonl").write_bytes(b"")
+    np.save(folder / "images.npy", np.zeros((0, 16, 16, 3), np.uint8))
+
+
+UNTRUE = {
+    "no pictures": _nothing,
+    "a blank caption": lambda folder: _each(folder / "captions.jsonl", captions=[" "]),
+    "a NUL in a caption": lambda folder: _each(folder / "captions.jsonl", captions=["a\0bird"]),
+    "half a character in a class": lambda folder: _said(folder / "meta.json", class_names=["\ud800"]),
+    "half a character in the source": lambda folder: _said(folder / "meta.json", source={"name": "\ud800"}),
+    "one attribute": lambda folder: _attributes(folder, [1]),
+    "no attributes": lambda folder: _attributes(folder, []),
+    "an attribute that is no list": lambda folder: _attributes(folder, 1),
+    "tables of attributes": lambda folder: _attributes(folder, [[1, 2], [3, 4]]),
+    "attributes of no toy bird": lambda folder: _attributes(folder, [10**6] * 11),
+    "attributes below zero": lambda folder: _attributes(folder, [-5] * 11),
+}
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_packed_sets_that_say_what_cannot_be(ask, packed, name):
+    UNTRUE[name](packed)
+    ask("data", packed, *SMALL, kind="packed sets")
+
+
+def test_a_folder_that_has_files_of_the_same_names(ask, tmp_path):
+    for name in ("meta.json", "captions.jsonl", "thesis.txt"):
+        (tmp_path / name).write_text("mine")
+    answer = ask("data", tmp_path, *SMALL, kind="packed sets")
+    assert "delete" not in answer.err and len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_all_of_these_were_made_from_is_accepted(ask, photos, packed, tmp_path):
