@@ -88,6 +88,15 @@ def test_utf16_is_named_with_the_remedy(code, errors):
         read_lines('{"file_name": "a.png"}\n'.encode(code), errors=errors)
 
 
+@pytest.mark.parametrize("code", ["utf-16", "utf-32"])
+def test_a_mark_of_byte_order_says_which_code_it_is(code):
+    for order, swapped in (("le", b"\xff\xfe"), ("be", b"\xfe\xff")):
+        mark = "\ufeff".encode(f"{code}-{order}")
+        assert swapped in mark
+        with pytest.raises(InputError, match=f"not UTF-8 but {code.upper()};"):
+            read_lines(mark + "a bird\n".encode(f"{code}-{order}"))
+
+
 def test_a_line_without_an_end_is_not_read_to_its_end():
     class Endless(io.RawIOBase):
         asked = 0
