@@ -274,6 +274,20 @@ def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decodin
         decoded(png(width, height, 1, data=b""))
 
 
+@pytest.mark.parametrize(("side", "fits"), [(256, True), (5008, False), (65_536, False)])
+def test_a_tile_far_larger_than_its_tiff_is_refused_before_decoding(side, fits, monkeypatch):
+    kept = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8 + 2 + 10 * 12 + 4, 325: 0}
+    tile = zlib.compress(bytes(256**2)) if fits else b"any"
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value or len(tile)) for tag, value in kept.items())
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + directory + bytes(4) + tile
+    if fits:
+        assert decoded(data).shape == (64, 64, 3)
+        return
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match=f"not a readable picture .*{side}"):
+        decoded(data)
+
+
 @pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])
 def test_a_picture_without_memory_for_it_is_not_called_damaged(error, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: (_ for _ in ()).throw(error))
