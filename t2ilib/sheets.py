@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from t2ilib.data import reading
 from t2ilib.errors import InputError, one_line
+from t2ilib.files import parse_json
 from t2ilib.pictures import to_uint8
 from t2ilib.plots import contact_sheet
 from t2ilib.sampling import Sampler
@@ -44,13 +45,15 @@ class Captions:
         return self.count
 
     def __iter__(self) -> Iterator[str]:
-        """Go through them, line by line; InputError where the file cannot be read."""
+        """Go through them, line by line; InputError where the file cannot be read, or holds JSON."""
         yield from self.given
         if self.file is not None:
             try:
                 with open(self.file, "rb") as file:
-                    lines = reading.lines(file, self.file, limit=CAPTION_LIMIT, each="caption")
-                    yield from (line.strip() for _, line in lines)
+                    ended = reading.OldLines(file)
+                    for number, line in reading.lines(ended, self.file, limit=CAPTION_LIMIT, each="caption"):
+                        _check_plain(line, f"{self.file} line {number}")
+                        yield line.strip()
             except OSError as error:
                 raise InputError(f"{self.file}: cannot be read ({error.strerror}); give a text file") from None
 
@@ -60,6 +63,16 @@ def _is_text(caption: str) -> bool:
         return len(caption.encode("utf-8")) <= CAPTION_LIMIT
     except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
         return False
+
+
+def _check_plain(line: str, where: str) -> None:
+    """Raise InputError for an object or a list in JSON, which is no caption."""
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return
+    if isinstance(found, (dict, list)):
+        raise InputError(f"{where}: JSON, not a caption; write the captions alone, one per line")
 
 
 def check_target(out: Path, count: int) -> None:

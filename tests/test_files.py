@@ -1,6 +1,8 @@
 """JSON that others wrote, their words in our messages, and what killed writers left."""
 
 import os
+import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,14 @@ def test_json_that_cannot_be_read_is_named(tmp_path, content, named):
     assert "\n" not in message
 
 
+def test_the_last_of_a_hundred_thousand_keys_twice_is_found_at_once():
+    names = ", ".join(f'"{number}": 0' for number in range(100_000))
+    start = time.process_time()
+    with pytest.raises(ValueError, match="the key '99999' is there twice"):
+        files.parse_json(f'{{{names}, "99999": 1}}')
+    assert time.process_time() - start < 5  # to count each name among the others takes minutes
+
+
 def test_what_is_no_file_and_what_is_too_large(tmp_path, monkeypatch):
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(InputError, match="no such file; write it"):
@@ -58,10 +68,33 @@ def test_what_killed_writers_left_a_day_ago_is_removed(tmp_path):
     old, young, mine = (tmp_path / name for name in (".a.old.part", ".a.young.part", "thesis.part"))
     for path in (old, young, mine):
         path.touch()
-    for path in (old, mine):
+    folder = tmp_path / ".set.old.part"  # of what packs a set beside the file
+    folder.mkdir()
+    for path in (old, mine, folder):
         os.utime(path, (0, 0))
     files.write_text(tmp_path / "a", "text")
-    assert {path.name for path in tmp_path.iterdir()} == {"a", young.name, mine.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", young.name, mine.name, folder.name}
+
+
+def test_who_reads_while_it_is_written_sees_the_old_file(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with open(tmp_path / "a") as reader:
+        files.write_text(tmp_path / "a", "new")
+        assert reader.read() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_ino) or sync(file))
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("named") or replace(old, new))
+    files.write_text(tmp_path / "a", "text")
+    assert done == [(tmp_path / "a").stat().st_ino, "named"]
+
+
+def test_others_may_read_what_is_written(tmp_path):
+    files.write_text(tmp_path / "a", "text")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
 
 
 def test_two_that_clear_up_at_once_do_not_disturb_each_other(tmp_path, monkeypatch):

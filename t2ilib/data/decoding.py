@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -22,6 +23,13 @@ STDERR = 2  # the file descriptor, which libraries in C write to
 SIDES_LIMIT = 40  # longer side over shorter
 PIECE, UNPACKED = 1 << 16, 1 << 20  # bytes that are unpacked at once to be counted, and what becomes of them at most
 PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
+MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a JPEG's segment; not FF00, which stands for FF, nor restarts
+SCAN, END = b"\xda", b"\xd9"
+SCANS_LIMIT, SEGMENTS_LIMIT = 100, 10_000  # of a JPEG; 6,253 files had at most 10, and 30
+PACKED_TIFF = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "packbits", "zstd", "lzma")
+TILE = (322, 323)  # tags: the width and height of a TIFF's tiles
+TIFF_PIECES = ((273, 279), (324, 325))  # tags: where strips begin and their bytes, and those of tiles
+ZEROS = 64  # bytes of zeros that no strip of these ends with; in 10,000 of Pillow's, 5 were the most
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour type
 WHOLE = ((0, 0, 1, 1),)  # where a pass begins and how far its pixels lie apart: left, top, across, down
@@ -34,14 +42,23 @@ def read_picture(data: bytes, name: str) -> Image.Image:
     Turned as its EXIF entry says; transparency over white; 16-bit grey scaled to 8 bits; CMYK and palettes converted.
     Refused are pictures of several frames, and numbers of 32 bits, whose range nobody knows. What its header says of
     its size is checked before anything is decoded. A MemoryError stays one: the picture is not damaged.
+
+    Half of a file, its rest filled with zeros as some programs leave it that fetch files, is refused where it can be
+    told: not for WebP and what is not packed (BMP, some TIFFs), where flat and black pictures look the same.
     """
     try:
+        if data.startswith(b"\xff\xd8\xff"):
+            _check_scans(data)
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(*picture.size, len(data), name)
         if picture.format == "PNG":
+            _check_sums(data)
             _check_rows(data)
-        _check_kind(picture, name)
         tiff = picture.format == "TIFF"
+        if tiff:
+            _check_tiles(picture)
+            _check_ends(picture, data)
+        _check_kind(picture, name)
         with ALONE if tiff or picture.width * picture.height > ALONE_FROM else nullcontext():
             with _silence() if tiff else nullcontext():
                 picture.load()
@@ -98,6 +115,63 @@ def _check_kind(picture: Image.Image, name: str) -> None:
         raise InputError(f"{name}: {kind} pixels, whose range is unknown; save it with 8 or 16 bits")
 
 
+def _check_scans(data: bytes) -> None:
+    """Raise ValueError for a JPEG without an end, and for one whose decoding takes far longer than its size says.
+
+    What follows the end is not looked at: cameras append previews, films, and zeros.
+    """
+    at, scans = 2, 0
+    for _ in range(SEGMENTS_LIMIT):
+        found = MARKER.search(data, at)
+        if not found:
+            raise ValueError("its end is missing")
+        if found[1] == END:
+            return
+        scans += found[1] == SCAN
+        if scans > SCANS_LIMIT:
+            raise ValueError(f"over {SCANS_LIMIT} scans")
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    raise ValueError(f"over {SEGMENTS_LIMIT:,} segments")
+
+
+def _check_tiles(picture: Image.Image) -> None:
+    """Raise ValueError for a TIFF whose tiles are larger than any picture may be: each is unpacked whole."""
+    width, height = (picture.tag_v2.get(tag, 0) for tag in TILE)
+    if width * height > PIXEL_LIMIT:
+        raise ValueError(f"tiles of {width} x {height} pixels")
+
+
+def _check_ends(picture: Image.Image, data: bytes) -> None:
+    """Raise ValueError for a TIFF of packed strips or tiles, one of which ends with zeros."""
+    if picture.info.get("compression") not in PACKED_TIFF:
+        return
+    for starts, counts in TIFF_PIECES:
+        for start, count in zip(picture.tag_v2.get(starts, ()), picture.tag_v2.get(counts, ()), strict=False):
+            end = data[max(start, start + count - ZEROS) : start + count]
+            if end and not end.strip(b"\0"):
+                raise ValueError("it ends with zeros")
+
+
+def _check_sums(data: bytes) -> None:
+    """Raise ValueError for a PNG whose pixels are not those that its check sums say, which Pillow looks at seldom."""
+    view = memoryview(data)
+    for name, start, end in _chunks(data):
+        whole = name == b"IDAT" and end + 4 <= len(data)
+        if whole and zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("a check sum of its pixels is wrong")
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of each chunk of a PNG up to its last, which may be cut off."""
+    at, name = 8, b""
+    while at + 8 <= len(data) and name != b"IEND":
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        if not name.isalpha():
+            raise ValueError("damaged between its pieces")
+        yield name, at + 8, at + 8 + length
+        at += length + 12
+
+
 def _check_rows(data: bytes) -> None:
     """Raise ValueError for a PNG whose pixels end early: Pillow would fill up with black."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
@@ -115,17 +189,14 @@ def _check_rows(data: bytes) -> None:
 
 def _unpacked(data: bytes) -> Iterator[int]:
     """Yield how many bytes the pixels of a PNG take, piece by piece: whole they may be hundreds of megabytes."""
-    unpacker, at = zlib.decompressobj(), 8
-    while at + 8 <= len(data):
-        length, name = struct.unpack(">I4s", data[at : at + 8])
-        end = at + 8 + length
-        for start in range(at + 8, min(end, len(data)) if name == b"IDAT" else 0, PIECE):
+    unpacker = zlib.decompressobj()
+    for name, first, end in _chunks(data):
+        for start in range(first, min(end, len(data)) if name == b"IDAT" else 0, PIECE):
             packed, count = data[start : min(start + PIECE, end)], UNPACKED
             while count == UNPACKED:  # there may be more of this piece
                 count = len(unpacker.decompress(packed, UNPACKED))
                 packed = unpacker.unconsumed_tail
                 yield count
-        at = end + 4
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ Whatever is wrong becomes an `InputError` that names the file, and its line wher
 """
 
 import codecs
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from t2ilib.files import parse_json
 
 FILE_LIMIT = 256 << 20  # bytes of a file that is read whole: a picture, a list
 LINE_LIMIT = 1 << 20  # bytes of one line of a list
+MARKS = {codecs.BOM_UTF32_LE: 32, codecs.BOM_UTF32_BE: 32, codecs.BOM_UTF16_LE: 16, codecs.BOM_UTF16_BE: 16}
 
 
 def is_file(path: str | Path, inside: str | Path | None = None) -> bool:
@@ -50,8 +52,24 @@ def read_bytes(path: str | Path, inside: str | Path | None = None, limit: int = 
         raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable, or get it again") from None
 
 
+class OldLines:
+    r"""A binary file whose lines end at "\n", "\r\n", or "\r" alone, as old Macs wrote them; for `lines`."""
+
+    def __init__(self, file: BinaryIO):
+        """Read `file`, each byte as one letter, with all of Python's line ends."""
+        self.text = io.TextIOWrapper(file, "latin-1", newline=None)
+
+    def readline(self, size: int) -> bytes:
+        r"""Return the next line, or its first `size` bytes; its end is "\n"."""
+        return self.text.readline(size).encode("latin-1")
+
+
 def lines(
-    file: BinaryIO, name: str | Path, limit: int = LINE_LIMIT, each: str = "picture", errors: str = "strict"
+    file: BinaryIO | OldLines,
+    name: str | Path,
+    limit: int = LINE_LIMIT,
+    each: str = "picture",
+    errors: str = "strict",
 ) -> Iterator[tuple[int, str]]:
     r"""Yield number and text of each line that is not blank; only "\n" ends one, and a byte-order mark is left out.
 
@@ -60,8 +78,9 @@ def lines(
     """
     remedy = f"save it as UTF-8 text, one {each} per line"
     for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
-        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InputError(f"{name}: not UTF-8 but UTF-16; {remedy}")
+        marks = [bits for mark, bits in MARKS.items() if number == 1 and line.startswith(mark)]
+        if marks:  # UTF-16's is the beginning of UTF-32's, which comes first
+            raise InputError(f"{name}: not UTF-8 but UTF-{marks[0]}; {remedy}")
         if b"\0" in line:
             raise InputError(f"{name} line {number}: holds NUL bytes, so it is not UTF-8 text; {remedy}")
         if len(line) > limit:

@@ -157,6 +157,94 @@ def test_an_interlaced_png_is_whole_or_refused(side):
         decoded(png(side, side, 0, interlaced=1, data=data[:-1]))
 
 
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def tiff(compression):
+    """A TIFF of grey whose directory lies before its one strip, as Photoshop writes it."""
+    whole = encoded(NOISE.convert("L"), "TIFF", compression=compression)
+    tags = dict(Image.open(io.BytesIO(whole)).tag_v2)
+    (start,), (count,) = tags[273], tags[279]
+    kept = {256: 64, 257: 64, 258: 8, 259: tags[259], 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 64, 279: count}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in kept.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + directory + bytes(4) + whole[start : start + count]
+
+
+ZEROED = {
+    "JPEG": encoded(NOISE, "JPEG"),
+    "progressive JPEG": encoded(NOISE, "JPEG", progressive=True),
+    "JPEG in one scan of restarts": encoded(NOISE, "JPEG", restart_marker_rows=1),
+    "PNG": encoded(NOISE),
+    "PNG of few colours": encoded(Image.fromarray(np.asarray(NOISE) // 64)),  # zeros in its codes are pixels, too
+    "GIF": encoded(NOISE, "GIF"),
+    **{f"TIFF of {kind}": tiff(kind) for kind in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "zstd", "lzma")},
+}
+
+
+@pytest.mark.parametrize("kind", ZEROED)
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.93])
+def test_a_half_fetched_picture_whose_rest_is_zeros_is_refused(kind, share):
+    whole = ZEROED[kind]
+    assert decoded(whole).shape == (64, 64, 3)
+    there = int(share * len(whole))
+    with pytest.raises(InputError, match=r"one\.png: not a readable picture"):
+        decoded(whole[:there] + bytes(len(whole) - there))
+
+
+def test_zeros_between_the_pieces_of_a_png_are_not_walked_through():
+    with pytest.raises(InputError, match=r"one\.png: not a readable picture \(damaged between its pieces\)"):
+        decoded(png(65, 64, 64)[:-12] + bytes(1000))
+
+
+TAILS = {
+    "zeros": bytes(5000),
+    "a preview": encoded(COLOUR, "JPEG"),
+    "a film": b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8,
+    "an end of line": b"\r\n",
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_cameras_append_to_a_picture_does_not_matter(kind, tail):
+    whole = encoded(COLOUR, kind)
+    np.testing.assert_array_equal(decoded(whole + TAILS[tail]), decoded(whole))
+
+
+def test_an_end_within_a_jpeg_s_preview_is_not_its_own():
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xd9" * 20 + "\xff\xda" * 200
+    exif = b"Exif\0\0" + exif.tobytes() + encoded(COLOUR, "JPEG") + b"\xff\xda" * 200
+    whole = encoded(NOISE, "JPEG", exif=exif)
+    assert decoded(whole).shape == (64, 64, 3)
+    with pytest.raises(InputError, match="its end is missing"):
+        decoded(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+
+
+def progressive(scans):
+    """A progressive JPEG whose last scan is there again and again, until there are so many."""
+    whole = encoded(COLOUR, "JPEG", progressive=True)
+    first, last = whole.count(b"\xff\xda"), whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * (scans - first + 1) + whole[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch):
+    assert decoded(progressive(100)).shape == (8, 8, 3)
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    for scans in (101, 8000):
+        with pytest.raises(InputError, match=r"one\.png: not a readable picture \(over 100 scans\)"):
+            decoded(progressive(scans))
+
+
+def test_a_jpeg_of_very_many_segments_is_refused_before_it_is_opened(monkeypatch):
+    whole = encoded(COLOUR, "JPEG")
+    comment = b"\xff\xfe\0\2"
+    assert decoded(whole[:2] + comment * 9000 + whole[2:]).shape == (8, 8, 3)
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    with pytest.raises(InputError, match="over 10,000 segments"):
+        decoded(whole[:2] + comment * 10_000 + whole[2:])
+
+
 def test_only_the_formats_that_are_named_are_opened(monkeypatch):
     started = []
     monkeypatch.setattr("subprocess.Popen", lambda *given, **_: started.append(given))
@@ -184,6 +272,20 @@ def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decodin
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
     with pytest.raises(InputError, match=told):
         decoded(png(width, height, 1, data=b""))
+
+
+@pytest.mark.parametrize(("side", "fits"), [(256, True), (5008, False), (65_536, False)])
+def test_a_tile_far_larger_than_its_tiff_is_refused_before_decoding(side, fits, monkeypatch):
+    kept = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8 + 2 + 10 * 12 + 4, 325: 0}
+    tile = zlib.compress(bytes(256**2)) if fits else b"any"
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value or len(tile)) for tag, value in kept.items())
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + directory + bytes(4) + tile
+    if fits:
+        assert decoded(data).shape == (64, 64, 3)
+        return
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match=f"not a readable picture .*{side}"):
+        decoded(data)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])

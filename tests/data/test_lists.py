@@ -60,7 +60,7 @@ def test_files_that_are_missing_too_large_or_unreadable(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"list\.txt: no such file"):
         reading.read_bytes(path)
     with open(path, "wb") as file:
-        file.truncate(1 << 40)  # no disk is needed for a hole
+        file.truncate((256 << 20) + 1)  # no disk is needed for a hole
     with pytest.raises(InputError, match=r"list\.txt: larger than"):
         reading.read_bytes(path)
 
@@ -86,6 +86,15 @@ def test_lines_are_utf8_and_end_with_a_newline_alone():
 def test_utf16_is_named_with_the_remedy(code, errors):
     with pytest.raises(InputError, match=r"list\.txt.*save it as UTF-8"):
         read_lines('{"file_name": "a.png"}\n'.encode(code), errors=errors)
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-32"])
+def test_a_mark_of_byte_order_says_which_code_it_is(code):
+    for order, swapped in (("le", b"\xff\xfe"), ("be", b"\xfe\xff")):
+        mark = "\ufeff".encode(f"{code}-{order}")
+        assert swapped in mark
+        with pytest.raises(InputError, match=f"not UTF-8 but {code.upper()};"):
+            read_lines(mark + "a bird\n".encode(f"{code}-{order}"))
 
 
 def test_a_line_without_an_end_is_not_read_to_its_end():

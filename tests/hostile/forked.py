@@ -19,8 +19,8 @@ import pytest
 
 GIB = 1 << 30
 ALLOWED = 3 * GIB  # address space of a child beyond that of the process it comes from
-SWOLLEN = 1.5 * GIB  # resident memory beyond it that nothing small needs
-STATM = Path("/proc/self/statm")  # sizes of this process in pages: virtual, resident
+SWOLLEN = 1.5 * GIB  # resident memory beyond what it has from its start that nothing small needs
+STATM = Path("/proc/self/statm")  # sizes of this process in pages: virtual, resident, shared
 PATIENCE = 10.0  # seconds of computing after which an error comes late
 REFUSED, LATE, TRACEBACK, BLOW_UP, ACCEPTED = (
     "refused clearly",
@@ -103,7 +103,7 @@ def _import_everything() -> None:
 
 def _answer(arguments: list[str], folder: str, seconds: float) -> dict:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        before = _resident()
+        before = _own()
         child = os.fork()
         if child == 0:
             _run(arguments, folder, out.fileno(), err.fileno())
@@ -154,11 +154,17 @@ def _run(arguments: list[str], folder: str, out: int, err: int) -> None:
 
 
 def _virtual() -> int:
-    return int(STATM.read_text().split()[0]) * resource.getpagesize()
+    return _pages()[0] * resource.getpagesize()
 
 
-def _resident() -> int:
-    return int(STATM.read_text().split()[1]) * resource.getpagesize()
+def _own() -> int:
+    """Return the resident bytes that a child has from its start: not those of files, mostly libraries."""
+    _, resident, of_files, *_ = _pages()
+    return (resident - of_files) * resource.getpagesize()
+
+
+def _pages() -> list[int]:
+    return [int(count) for count in STATM.read_text().split()]
 
 
 if __name__ == "__main__":
