@@ -108,3 +108,9 @@ def test_two_that_clear_up_at_once_do_not_disturb_each_other(tmp_path, monkeypat
 @pytest.mark.parametrize(("error", "why"), [(OSError(28, "No space left"), "No space left"), (OSError("odd"), "odd")])
 def test_what_cannot_be_written_is_told_with_the_remedy(error, why):
     assert str(unwritten("x/y", error, "make room")) == f"x/y: cannot be written ({why}); make room"
+
+
+def test_a_half_character_is_written_and_read_again(tmp_path):
+    """As in the name of a folder that is no UTF-8, which the command of a run may hold."""
+    write_json(tmp_path / "a.json", {"command": "t2i train --folder caf\udce9"})
+    assert read_json(tmp_path / "a.json", "x") == {"command": "t2i train --folder caf\udce9"}
