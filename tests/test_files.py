@@ -112,5 +112,5 @@ def test_what_cannot_be_written_is_told_with_the_remedy(error, why):
 
 def test_a_half_character_is_written_and_read_again(tmp_path):
     """As in the name of a folder that is no UTF-8, which the command of a run may hold."""
-    write_json(tmp_path / "a.json", {"command": "t2i train --folder caf\udce9"})
-    assert read_json(tmp_path / "a.json", "x") == {"command": "t2i train --folder caf\udce9"}
+    files.write_json(tmp_path / "a.json", {"command": "t2i train --folder caf\udce9"})
+    assert files.read_json(tmp_path / "a.json", "x") == {"command": "t2i train --folder caf\udce9"}
