@@ -52,28 +52,16 @@ class ClipConfig:
     image_size: Annotated[int, WIDTH] = 64  # pixels; paper 224
     patch_size: Annotated[int, WIDTH] = 8  # pixels; paper 32
     image_width: Annotated[int, WIDTH] = 128  # channels of the picture transformer; paper 768
-    image_layers: Annotated[int | tuple[int, ...], LAYERS] = (
-        4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
-    )
-    stem: Annotated[
-        tuple[int, ...], WIDTH
-    ] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
+    image_layers: Annotated[int | tuple[int, ...], LAYERS] = 4  # its blocks; paper 12; four numbers: stages of a ResNet
+    stem: Annotated[tuple[int, ...], WIDTH] = ()  # channels of halving convolutions before it; paper none
     text_width: Annotated[int, WIDTH] = 128  # channels of the text transformer; paper 512
     text_layers: Annotated[int, LAYERS] = 2  # its blocks; paper 12
-    context_length: Annotated[int, Range(least=3, most=10_000)] = (
-        48  # tokens a caption, start and end included; paper 77
-    )
+    context_length: Annotated[int, Range(least=3, most=10_000)] = 48  # tokens, start and end included; paper 77
     minimum_count: Annotated[int, COUNT] = 1  # a word must occur so often in the captions to enter the vocabulary
     batch_size: Annotated[int, BATCH] = 128  # pictures a step; paper 32,768
-    captions: Annotated[int, Range(least=1, most=2)] = (
-        2  # captions drawn for each picture of the batch, 1 or 2; paper 1
-    )
-    exchanged: Annotated[int, Range(least=0, most=100)] = (
-        0  # captions beside each that have one word wrong (exchange.py); paper 0
-    )
-    words_first: Annotated[int, STEPS] = (
-        0  # first steps, whose only loss is that of the words which captions use; paper 0
-    )
+    captions: Annotated[int, Range(least=1, most=2)] = 2  # drawn for each picture of the batch; paper 1
+    exchanged: Annotated[int, Range(least=0, most=100)] = 0  # captions beside each, one word wrong; paper 0
+    words_first: Annotated[int, STEPS] = 0  # first steps, whose only loss is that of the captions' words; paper 0
     word_loss: Annotated[float, WEIGHT] = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
     parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
     lr: Annotated[float, POSITIVE] = 1e-3  # peak; paper 5e-4
