@@ -71,7 +71,7 @@ def _entries() -> dict[str, Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    from t2ilib.data.captioned import CAPTIONS, IMAGES, META
+    from t2ilib.data.packed import CAPTIONS, IMAGES, META
 
     return [path] if path.is_file() else [path / part for part in (IMAGES, CAPTIONS, META) if (path / part).is_file()]
 
