@@ -67,6 +67,11 @@ def abandoned(folder: Path, pattern: str) -> Iterator[Path]:
                 yield left
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file of the library's own, for `open(opener=...)`: never through a link, nor waiting for a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` atomically; halves of characters, as in odd file names, are written as \\udcff."""
     with atomic(path) as temporary:

@@ -1,5 +1,6 @@
 """The commands that train: train and resume."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,7 @@ def _train(recipe: Any, folder: Path, processes: int = 1, device: str | None = N
             else:
                 _train_together(recipe, folder, processes)
     except Stopped as stopped:
-        echo(f"{stopped}; t2i resume {folder} goes on from the last checkpoint", err=True)
+        echo(f"{stopped}; t2i resume {shlex.quote(str(folder))} goes on from the last checkpoint", err=True)
         raise typer.Exit(128 + stopped.number) from None
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from t2ilib.errors import InputError, one_line
+from t2ilib.training.stopping import undivided
 from t2ilib.weights import digest, save_tensors
 
 MOST = 1e15  # of steps, batches, seconds
@@ -98,8 +99,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     InputError names a file that is missing, foreign, or damaged, which its checksum tells.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
+    try:  # a signal inside safetensors would look like damage
+        with undivided("reading a checkpoint"), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             about = json.loads(metadata["t2ilib"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -116,7 +117,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
 def read_about(path: Path) -> dict:
     """Return `about` of a checkpoint alone, without its tensors; InputError as `read_checkpoint`, but no checksum."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with undivided("reading a checkpoint"), safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["t2ilib"])
     except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a whole checkpoint of ours ({error}); remove it or take another") from None

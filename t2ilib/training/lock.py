@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import IO
 import psutil
 
 from t2ilib.errors import InputError, unwritten
+from t2ilib.files import no_link
 from t2ilib.training import stopping
 
 try:
@@ -26,10 +28,11 @@ except ModuleNotFoundError:  # Windows: pictures can be drawn there, and nothing
     fcntl = None
 
 PROCESS, CONFIG = "process", "config.yaml"
-OURS = re.compile(r"process|encoders|log(_\d+)?\.txt")  # what may lie in a run folder before its config.yaml does
+# what may lie in a run folder before its config.yaml does: ours, and what systems leave in any folder
+OURS = re.compile(r"process|encoders|log(_\d+)?\.txt|\.DS_Store|Thumbs\.db|desktop\.ini|\.gitkeep|lost\+found|\.nfs.*")
 LEFT = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # what `files.atomic` writes to before it renames
 HANDED = "T2I_HANDED"  # environment variable: the run folder whose lock a process was started with
-DRIFT = 2.0  # seconds within which two looks at a process agree about its start
+SIGNED = 1024  # bytes of the lock that are read
 _mine: set[Path] = set()  # folders that this process trains in
 
 
@@ -69,13 +72,28 @@ def opened(folder: Path) -> Iterator[IO]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = [path.name for path in folder.iterdir()]
-        if CONFIG not in names and not all(OURS.fullmatch(name) or LEFT.fullmatch(name) for name in names):
+        if CONFIG not in names and not all(_is_ours(folder / name) for name in names):
             raise InputError(f"{folder}: holds files and no {CONFIG}, so they are of no run; choose another folder")
-        file = open(folder / PROCESS, "a", encoding="ascii")  # noqa: SIM115
+        file = open(folder / PROCESS, "a", encoding="ascii", opener=no_link)  # noqa: SIM115
     except OSError as error:
         raise unwritten(folder, error, "nothing in it has changed; choose another folder") from error
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError(f"{file.name}: is no file; remove it, or choose another folder")
         yield file
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run folder may hold `path` before its config.yaml; a list of one's own called "process" is not ours."""
+    if path.name != PROCESS:
+        return bool(OURS.fullmatch(path.name) or LEFT.fullmatch(path.name))
+    text = _signature(path)
+    return not text or text.isdigit() or text.startswith('{"process": ')
+
+
+def _signature(path: Path) -> str:
+    with open(path, encoding="ascii", errors="replace", opener=no_link) as file:
+        return file.read(SIGNED)
 
 
 def handed_on(folder: Path) -> dict[str, str]:
@@ -99,11 +117,10 @@ def take(file: IO, patience: float = 0.5) -> bool:
 
 
 def sign(file: IO, number: int, listens: bool) -> None:
-    """Write which process holds the lock, and when it started: its number alone may be another's one day."""
-    signature = {"process": number, "started": psutil.Process(number).create_time(), "listens": listens}
+    """Write which process holds the lock."""
     try:
         os.ftruncate(file.fileno(), 0)
-        told = json.dumps(signature).encode()
+        told = json.dumps({"process": number, "listens": listens}).encode()
         if os.write(file.fileno(), told) < len(told):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
@@ -128,11 +145,15 @@ def held(folder: Path) -> bool:
 
 
 def owner(folder: Path) -> Owner | None:
-    """Return who holds the folder; None where the file does not say, or tells of a process that has ended."""
+    """Return who holds the folder; None where the file does not say, or names a process that has it not open.
+
+    So nobody is taken for the owner who only has a number that a killed one had.
+    """
+    path = folder / PROCESS
     try:
-        told = json.loads((folder / PROCESS).read_text(encoding="ascii"))
-        started = psutil.Process(told["process"]).create_time()
-        return Owner(told["process"], told["listens"] is True) if abs(started - told["started"]) < DRIFT else None
+        told = json.loads(_signature(path))
+        opened_there = {file.path for file in psutil.Process(told["process"]).open_files()}
+        return Owner(told["process"], told["listens"] is True) if str(path.resolve()) in opened_there else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError, psutil.Error):
         return None
 

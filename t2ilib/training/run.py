@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from t2ilib.errors import InputError, one_line, unwritten, warn
-from t2ilib.files import RUNS, atomic, write_text
+from t2ilib.files import RUNS, atomic, no_link, write_text
 from t2ilib.training.bar import telling
 from t2ilib.training.checkpoints import check_encoders, read_about, read_checkpoint, write_checkpoint
 from t2ilib.training.lock import CONFIG, writing
@@ -167,7 +167,7 @@ class Run:
         path = self.folder / "records.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", opener=no_link) as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -81,12 +81,16 @@ def test_a_process_that_listens_is_stopped(tmp_path):
 
 def test_a_number_that_is_anothers_by_now_is_nobodys(tmp_path, other):
     """The file of a killed trainer names a process of its number, which may be anybody's today."""
-    told = json.loads((tmp_path / "process").read_text())
-    (tmp_path / "process").write_text(json.dumps(told | {"started": told["started"] - 60}))
-    assert held(tmp_path) and owner(tmp_path) is None
-    with pytest.raises(InputError, match="does not say which process"):
-        stop(Run(tmp_path))
-    assert other.poll() is None
+    stranger = subprocess.Popen(["sleep", "60"])
+    (tmp_path / "process").write_text(json.dumps({"process": stranger.pid, "listens": True}))
+    try:
+        assert held(tmp_path) and owner(tmp_path) is None
+        with pytest.raises(InputError, match="does not say which process"):
+            stop(Run(tmp_path))
+        assert stranger.poll() is None and other.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_lookers_do_not_take_each_other_for_a_trainer(tmp_path):
@@ -109,6 +113,39 @@ def test_a_folder_with_files_of_no_run_is_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"holds files and no config\.yaml"), writing(tmp_path):
         pytest.fail("took it")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
+
+
+@pytest.mark.parametrize("name", ["process", "records.jsonl"])
+def test_no_file_elsewhere_is_written_through_a_link(tmp_path, name):
+    run, elsewhere = Run.create(tmp_path / "run", Recipe("gancls")), tmp_path / "thesis.txt"
+    elsewhere.write_text("four years\n")
+    (run.folder / name).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"{name}|run: cannot be written"), writing(run.folder):
+        run.append({"step": 1})
+    assert elsewhere.read_text() == "four years\n"
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "process")
+    with pytest.raises(InputError), writing(tmp_path):
+        pytest.fail("wrote to a pipe")
+    assert not held(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["1. write\n2. sleep\n", "{}", "x" * 10**6])
+def test_a_list_called_process_is_not_overwritten(tmp_path, text):
+    (tmp_path / "process").write_text(text)
+    with pytest.raises(InputError, match="they are of no run"), writing(tmp_path):
+        pytest.fail("took it")
+    assert (tmp_path / "process").read_text() == text
+
+
+def test_what_systems_leave_in_folders_is_in_nobodys_way(tmp_path):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".nfs0001", "lost+found"):
+        (tmp_path / name).touch()
+    (tmp_path / "process").write_text("4711")  # as it was signed once
+    with writing(tmp_path):
+        assert owner(tmp_path).number == os.getpid()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -147,8 +184,8 @@ def test_looking_does_not_disturb_who_starts(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "x", "1", "[1]", '{"process": "1"}', '{"process": -1}', "[" * 9999, "\xff\xfe"])
 def test_a_lock_without_a_number_is_of_nobody(tmp_path, text):
+    run = Run.create(tmp_path, Recipe("gancls"))
     (tmp_path / "process").write_text(text, encoding="latin-1" if text == "\xff\xfe" else "utf-8")
-    assert owner(tmp_path) is None
-    assert not stop(Run(tmp_path))
+    assert owner(tmp_path) is None and not stop(run)
     with writing(tmp_path):
         assert owner(tmp_path).number == os.getpid()

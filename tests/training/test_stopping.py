@@ -12,7 +12,7 @@ import torch
 from test_loop import SETTINGS, equal, run_in, without_times
 from tiny import SmallBatches, small
 
-from t2ilib.training import Run, loop, train
+from t2ilib.training import Run, checkpoints, loop, train
 from t2ilib.training.stopping import SIGNALS, Stopped, stoppable, undivided
 
 
@@ -177,3 +177,41 @@ def test_a_real_training_ends_in_order(tmp_path, when):
     if when == "training":
         newest = Run.open(tmp_path / "run").checkpoints()[-1]
         assert newest.name >= "step_00000001.safetensors" and "Traceback" not in "".join(said)
+
+
+def test_a_signal_while_a_checkpoint_is_read_is_no_damage_of_it(tmp_path, monkeypatch, caplog):
+    """Inside safetensors it would become an error of the file, and the run go on from the one before."""
+    list(train(small(), SmallBatches(), SETTINGS, run_in(tmp_path)))
+    opened = checkpoints.safe_open
+
+    def signalled(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "safe_open", signalled)
+    for read in (lambda: Run.open(tmp_path).newest_whole(), lambda: Run.open(tmp_path).check_recipe()):
+        with pytest.raises(Stopped), stoppable():
+            read()
+    assert not caplog.messages
+
+
+def test_what_compiled_code_makes_of_a_signal_is_the_signal():
+    with pytest.raises(Stopped, match="SIGTERM"), stoppable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ValueError("not a whole file; remove it") from None
+    with pytest.raises(ValueError, match="no room"), stoppable(), undivided():
+        os.kill(os.getpid(), signal.SIGTERM)  # held: what the step then says is its own
+        raise ValueError("no room")
+
+
+def test_no_handler_of_errors_takes_a_signal_for_one():
+    assert not issubclass(Stopped, Exception)
+
+
+def test_a_signal_inside_two_blocks_waits_for_the_outer_one():
+    with pytest.raises(Stopped), stoppable(), undivided() as outer:
+        with undivided("reading"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert outer == [signal.SIGTERM]
