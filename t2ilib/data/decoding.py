@@ -24,7 +24,7 @@ SIDES_LIMIT = 40  # longer side over shorter
 PIECE, UNPACKED = 1 << 16, 1 << 20  # bytes that are unpacked at once to be counted, and what becomes of them at most
 PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
 MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a JPEG's segment; not FF00, which stands for FF, nor restarts
-SCAN, END = b"\xda", b"\xd9"
+SCAN, END, FIRST = b"\xda", b"\xd9", b"\xc0"  # no marker below the third is anything's; decoders pass over it alone
 SCANS_LIMIT, SEGMENTS_LIMIT = 100, 10_000  # of a JPEG; 6,253 files had at most 10, and 30
 PACKED_TIFF = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "packbits", "zstd", "lzma")
 TILE = (322, 323)  # tags: the width and height of a TIFF's tiles
@@ -127,6 +127,8 @@ def _check_scans(data: bytes) -> None:
             raise ValueError("its end is missing")
         if found[1] == END:
             return
+        if found[1] < FIRST:  # its length counts for nobody: what seems to be its segment may be scans
+            raise ValueError(f"the marker {found[0].hex().upper()}, which no JPEG has")
         scans += found[1] == SCAN
         if scans > SCANS_LIMIT:
             raise ValueError(f"over {SCANS_LIMIT} scans")

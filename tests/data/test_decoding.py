@@ -236,6 +236,18 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch):
             decoded(progressive(scans))
 
 
+@pytest.mark.parametrize("marker", [b"\x02", b"\x05", b"\x7f", b"\xbf"])
+def test_scans_that_a_marker_of_no_jpeg_hides_are_refused(marker, monkeypatch):
+    whole = encoded(COLOUR, "JPEG", progressive=True, restart_marker_blocks=1)
+    last = whole.rindex(b"\xff\xda")
+    hidden = whole[last:-2] * 300  # libjpeg, in search of a restart, passes over the marker alone, and reads these
+    length = (2 + len(hidden)).to_bytes(2, "big")
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    told = rf"one\.png: not a readable picture \(the marker FF{marker.hex().upper()}, which no JPEG has\)"
+    with pytest.raises(InputError, match=told):
+        decoded(whole[:-2] + b"\xff" + marker + length + hidden + whole[-2:])
+
+
 def test_a_jpeg_of_very_many_segments_is_refused_before_it_is_opened(monkeypatch):
     whole = encoded(COLOUR, "JPEG")
     comment = b"\xff\xfe\0\2"

@@ -32,13 +32,24 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-def encoded(mode: str, kind: str, **more) -> bytes:
+def encoded(mode: str, kind: str, size: tuple[int, int] = (40, 36), **more) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, (40, 36)).save(file, kind, **more)
+    Image.new(mode, size).save(file, kind, **more)
     return file.getvalue()
 
 
+def hidden_scans(side: int, blocks: int) -> bytes:
+    """A progressive JPEG of a few hundred kilobytes whose many scans look like the segments of a marker of no JPEG."""
+    whole = encoded("RGB", "JPEG", progressive=True, size=(side, side))
+    first = whole.index(b"\xff\xda")
+    scan = whole[first : first + 2 + int.from_bytes(whole[first + 2 : first + 4], "big")]
+    inner = (scan * (65_533 // len(scan))).ljust(65_533, b"\0")
+    restart = b"\xff\xdd\x00\x04\x00\x01"
+    return whole[:first] + restart + scan + bytes(4) + (b"\xff\x05\xff\xff" + inner) * blocks + b"\xff\xd9"
+
+
 PICTURES = {
+    "hidden scans": hidden_scans(2000, 5),
     "empty": b"",
     "text": b"no picture at all",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n",
