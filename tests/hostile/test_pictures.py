@@ -352,12 +352,19 @@ def _nothing(folder):
     np.save(folder / "images.npy", np.zeros((0, 16, 16, 3), np.uint8))
 
 
+def _millions_of_lists(folder):
+    path = folder / "meta.json"
+    lists = '"source": {"a": [' + "[]," * 28_000_000 + "[]], "
+    path.write_text(path.read_text().replace('"source": {', lists))
+
+
 UNTRUE = {
     "no pictures": _nothing,
     "a blank caption": lambda folder: _each(folder / "captions.jsonl", captions=[" "]),
     "a NUL in a caption": lambda folder: _each(folder / "captions.jsonl", captions=["a\0bird"]),
     "half a character in a class": lambda folder: _said(folder / "meta.json", class_names=["\ud800"]),
     "half a character in the source": lambda folder: _said(folder / "meta.json", source={"name": "\ud800"}),
+    "a source of millions of lists": _millions_of_lists,
     "one attribute": lambda folder: _attributes(folder, [1]),
     "no attributes": lambda folder: _attributes(folder, []),
     "an attribute that is no list": lambda folder: _attributes(folder, 1),
