@@ -7,6 +7,7 @@ There may be one such file at the top, or one in each of `train/`, `validation/`
 
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def open_files(path: Path) -> Iterator[Files]:
         )
     else:
         with archives.open_archive(path) as archive:
-            members = {str(PurePosixPath(name)): name for name in archive.namelist() if not name.endswith("/")}
+            members = archives.files(archive)
             yield Files(
                 list(members),
                 members.__contains__,
@@ -143,8 +144,11 @@ def _tell_unlisted(names: list[str], listed: list[str], path: Path) -> None:
 
 def _records(files: Files, metadata: list[str], path: Path, allow_missing: bool) -> dict[str, Record]:
     records: dict[str, Record] = {}
+    there, spelled = set(files.names), {unicodedata.normalize("NFC", name): name for name in files.names}
     for where, folder, line in _lines(files, metadata, path):
         name, record = _record(line, folder, where)
+        if name not in there:  # an accent may be a letter's or a character of its own
+            name = spelled.get(unicodedata.normalize("NFC", name), name)
         if name in records:
             records[name].add(record, where)
         else:
