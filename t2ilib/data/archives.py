@@ -25,8 +25,10 @@ def check_name(name: str, inside: str | Path) -> str:
     path = PurePosixPath(reading.check_text(name, inside))
     if len(name.encode()) > PATH_LIMIT or any(len(part.encode()) > NAME_LIMIT for part in path.parts):
         raise InputError(f"{inside}: the name {name!r} is longer than files can have; rename that file")
-    if not path.name or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\\" in name:
+    if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name:
         raise InputError(f"{inside}: the name {name!r} leads outside; use relative names with '/' and without '..'")
+    if re.match(r"[A-Za-z]:", name):
+        raise InputError(f"{inside}: the name {name!r} begins with {name[:2]!r}, a drive of Windows; rename that file")
     if any(ord(letter) < 32 for letter in name):
         raise InputError(f"{inside}: the name {name!r} holds control characters; rename that file")
     return str(path)

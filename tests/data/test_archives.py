@@ -35,6 +35,14 @@ def test_members_that_lead_outside_are_refused(tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == ["bad.zip"]
 
 
+@pytest.mark.parametrize("name", ["a: red.jpg", "c:x.jpg", "C:/x.jpg"])
+def test_a_name_like_a_drive_is_called_that(name):
+    with pytest.raises(
+        InputError, match=rf"list\.txt: the name '{name}' begins with '{name[:2]}', a drive of Windows; re"
+    ):
+        archives.check_name(name, "list.txt")
+
+
 @pytest.mark.parametrize("name", ["../", "./../", "/..", "/.", "."])
 def test_folders_without_a_name_are_passed_over_and_no_others(tmp_path, name):
     good = zipped(tmp_path / "good.zip", "./", "/", "./a/b.txt", "a/")

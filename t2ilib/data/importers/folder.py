@@ -121,7 +121,11 @@ def open_files(path: Path) -> Iterator[Files]:
 def _metadata(names: list[str], path: Path) -> list[str]:
     """Return the lists among the names: in a folder at its top or one below, in an archive anywhere."""
     deepest = 2 if path.is_dir() else archives.PATH_LIMIT
-    found = [name for name in map(PurePosixPath, names) if name.name == METADATA and len(name.parts) <= deepest]
+    lists = [name for name in map(PurePosixPath, names) if name.name == METADATA]
+    found = [name for name in lists if len(name.parts) <= deepest]
+    if lists and not found:
+        folder = lists[0].parent.parent if lists[0].parent.name in SPLITS else lists[0].parent
+        raise InputError(f"{path}: its lists lie further down, the first is {lists[0]}; give {path / folder}")
     if not found:
         raise InputError(f"{path}: holds no {METADATA}; write one line per picture, see data/README.md")
     for name in found:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import unicodedata
@@ -323,6 +324,16 @@ def test_not_a_data_set(tmp_path):
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         import_folder(tmp_path, 4)
+
+
+@pytest.mark.parametrize(("place", "given"), [("data/train", "data"), ("data/birds", "data/birds")])
+def test_lists_that_lie_too_deep_say_which_folder_to_give(tmp_path, monkeypatch, place, given):
+    monkeypatch.setattr(files, "DATA", tmp_path / "elsewhere")
+    source = write(tmp_path / "set", [row("x.png")], metadata=f"{place}/metadata.jsonl").resolve()
+    told = f"set: its lists lie further down, the first is {place}/metadata.jsonl; give {source / given}"
+    with pytest.raises(InputError, match=re.escape(told)):
+        data.load(source, 8)
+    assert len(data.load(source / given, 8)) == 1
 
 
 def test_load_packs_once_and_again_when_the_source_changes(tmp_path, monkeypatch):
