@@ -69,7 +69,8 @@ def _located(source: str | Path) -> Path:
 def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
     if path.is_dir() and (path / "CUB_200_2011").is_dir():
         return import_cub
-    if any(path.glob(METADATA)) or any(path.glob(f"*/{METADATA}")) or (path.is_file() and _is_zip(path)):
+    lists = (METADATA, f"*/{METADATA}", f"*/*/{METADATA}")  # of the last, the importer says which folder to give
+    if any(any(path.glob(pattern)) for pattern in lists) or (path.is_file() and _is_zip(path)):
         return import_folder
     what = "no zip archive" if path.is_file() else "holds no data set that is known"
     raise InputError(f"{source}: {what}; give {ACCEPTED}; data/README.md says where data sets come from")

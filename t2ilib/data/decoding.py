@@ -23,14 +23,17 @@ STDERR = 2  # the file descriptor, which libraries in C write to
 SIDES_LIMIT = 40  # longer side over shorter
 PIECE, UNPACKED = 1 << 16, 1 << 20  # bytes that are unpacked at once to be counted, and what becomes of them at most
 PACKED_LIMIT, PACKED_FROM = 400, 4_000_000  # a picture of more pixels than the second has at most so many per byte
+FLAT = ("PNG", "WEBP", "GIF", "TIFF")  # but these, of which a plain one may take a few bytes
+DEFLATED_LIMIT = 1100  # bytes of a PNG's pixels per byte; deflate gets to 1032
 MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # of a JPEG's segment; not FF00, which stands for FF, nor restarts
-SCAN, END = b"\xda", b"\xd9"
+SCAN, END, FIRST = b"\xda", b"\xd9", b"\xc0"  # no marker below the third is anything's; decoders pass over it alone
 SCANS_LIMIT, SEGMENTS_LIMIT = 100, 10_000  # of a JPEG; 6,253 files had at most 10, and 30
 PACKED_TIFF = ("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "jpeg", "packbits", "zstd", "lzma")
 TILE = (322, 323)  # tags: the width and height of a TIFF's tiles
 TIFF_PIECES = ((273, 279), (324, 325))  # tags: where strips begin and their bytes, and those of tiles
 ZEROS = 64  # bytes of zeros that no strip of these ends with; in 10,000 of Pillow's, 5 were the most
 
+TEXTS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")  # what Pillow calls its limits of what a PNG holds beside its pixels
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour type
 WHOLE = ((0, 0, 1, 1),)  # where a pass begins and how far its pixels lie apart: left, top, across, down
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -50,7 +53,7 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         if data.startswith(b"\xff\xd8\xff"):
             _check_scans(data)
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(*picture.size, len(data), name)
+        _check_size(picture, len(data), name)
         if picture.format == "PNG":
             _check_sums(data)
             _check_rows(data)
@@ -71,6 +74,9 @@ def read_picture(data: bytes, name: str) -> Image.Image:
     except Exception as error:  # decoders fail in many ways on damaged files
         if str(error).startswith("out of memory"):  # Pillow's words for it
             raise MemoryError from error
+        if any(told in str(error) for told in TEXTS):
+            told = "over a megabyte of text or colour profile, or 64 of all texts, beside its pixels"
+            raise InputError(f"{name}: {told}; save it without metadata") from error
         raise InputError(f"{name}: not a readable picture ({error}); replace or remove it") from error
 
 
@@ -95,14 +101,15 @@ def _silence() -> Iterator[None]:
         os.close(kept)
 
 
-def _check_size(width: int, height: int, size: int, name: str) -> None:
+def _check_size(picture: Image.Image, size: int, name: str) -> None:
     """Raise InputError for a picture that would take far more memory than its file."""
+    width, height = picture.size
     pixels = width * height
     if pixels > PIXEL_LIMIT:
         raise InputError(f"{name}: {width} x {height} pixels is too large (over {PIXEL_LIMIT:,}); shrink or remove it")
     if max(width, height) > SIDES_LIMIT * min(width, height):
         raise InputError(f"{name}: {width} x {height} pixels is a strip, not a picture; crop or remove it")
-    if pixels > PACKED_FROM and pixels > PACKED_LIMIT * size:
+    if picture.format not in FLAT and pixels > PACKED_FROM and pixels > PACKED_LIMIT * size:
         raise InputError(f"{name}: {size} bytes that unpack to {width} x {height} pixels; shrink or remove it")
 
 
@@ -127,6 +134,8 @@ def _check_scans(data: bytes) -> None:
             raise ValueError("its end is missing")
         if found[1] == END:
             return
+        if found[1] < FIRST:  # its length counts for nobody: what seems to be its segment may be scans
+            raise ValueError(f"the marker {found[0].hex().upper()}, which no JPEG has")
         scans += found[1] == SCAN
         if scans > SCANS_LIMIT:
             raise ValueError(f"over {SCANS_LIMIT} scans")
@@ -179,6 +188,8 @@ def _check_rows(data: bytes) -> None:
     for left, top, across, down in ADAM7 if interlaced else WHOLE:
         columns, rows = max(0, -(-(width - left) // across)), max(0, -(-(height - top) // down))
         expected += rows * (1 + -(-columns * depth * CHANNELS[kind] // 8)) if columns else 0
+    if expected > DEFLATED_LIMIT * len(data):
+        raise ValueError(f"{len(data)} bytes that unpack to {width} x {height} pixels")
     found = 0
     for count in _unpacked(data):
         found += count

@@ -19,7 +19,7 @@ import numpy as np
 from t2ilib.data import reading
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.errors import InputError, unwritten
-from t2ilib.files import abandoned, parse_json
+from t2ilib.files import JSON_LIMIT, abandoned, parse_json
 
 FORMAT = "t2ilib-packed"
 VERSION = 1
@@ -47,10 +47,13 @@ def pack(dataset: CaptionedImages, folder: str | Path) -> None:
 
 
 def _write(dataset: CaptionedImages, folder: Path) -> None:
+    meta = json.dumps(_meta(dataset), indent=2, ensure_ascii=False).encode() + b"\n"
+    if len(meta) > JSON_LIMIT:
+        raise InputError(f"class names: they and the list of sources take over {JSON_LIMIT} bytes; shorten them")
     np.save(folder / IMAGES, dataset.images)
     with open(folder / CAPTIONS, "w", encoding="utf-8") as file:
         file.writelines(_rows(dataset))
-    (folder / META).write_text(json.dumps(_meta(dataset), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / META).write_bytes(meta)
     for name in (IMAGES, CAPTIONS, META):
         with open(folder / name, "rb+") as file:
             os.fsync(file.fileno())
@@ -182,8 +185,9 @@ def _read_meta(folder: Path) -> dict:
     path = folder / META
     if not reading.is_file(path, folder):
         raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first")
+    data = reading.read_bytes(path, folder, JSON_LIMIT)
     try:
-        meta = parse_json(reading.read_bytes(path, folder).decode("utf-8"))
+        meta = parse_json(data.decode("utf-8"))
     except ValueError as error:
         raise _damaged(path, f"not JSON ({error})") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

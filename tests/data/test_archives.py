@@ -35,6 +35,25 @@ def test_members_that_lead_outside_are_refused(tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == ["bad.zip"]
 
 
+@pytest.mark.parametrize("name", ["a: red.jpg", "c:x.jpg", "C:/x.jpg"])
+def test_a_name_like_a_drive_is_called_that(name):
+    with pytest.raises(
+        InputError, match=rf"list\.txt: the name '{name}' begins with '{name[:2]}', a drive of Windows; re"
+    ):
+        archives.check_name(name, "list.txt")
+
+
+@pytest.mark.parametrize("name", ["../", "./../", "/..", "/.", "."])
+def test_folders_without_a_name_are_passed_over_and_no_others(tmp_path, name):
+    good = zipped(tmp_path / "good.zip", "./", "/", "./a/b.txt", "a/")
+    with archives.open_archive(good) as archive:
+        assert archives.files(archive) == {"a/b.txt": "./a/b.txt"}
+    archives.extract(good, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["a", "b.txt"]
+    with pytest.raises(InputError, match=r"bad\.zip: the name .* leads outside"):
+        archives.open_archive(zipped(tmp_path / "bad.zip", name))
+
+
 @given(name=st.text(st.characters(codec="utf-8"), max_size=20))
 def test_checked_names_stay_inside(name):
     try:
@@ -128,6 +147,20 @@ def test_extract_unpacks(tmp_path):
     assert (tmp_path / "out" / "b" / "c.txt").read_bytes() == b"hello"
     with pytest.raises(InputError, match="not empty"):
         archives.extract(tmp_path / "good.zip", tmp_path / "out")
+
+
+def test_a_name_that_is_there_twice_is_told_however_it_is_marked(tmp_path):
+    path = zipped(tmp_path / "twice.zip", "ü.jpg", "Zz.jpg")
+    path.write_bytes(path.read_bytes().replace(b"Zz", "ü".encode()))  # not marked as UTF-8
+    with pytest.raises(InputError, match=r"twice\.zip: member 'ü\.jpg' is there twice"):
+        archives.open_archive(path)
+
+
+def test_a_damaged_member_is_named_as_it_was_packed(tmp_path):
+    path = zipped(tmp_path / "some.zip", "Zz.bin", data=b"x" * 9, method=zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"Zz", "ü".encode()).replace(b"xxx", b"yyy", 1))
+    with archives.open_archive(path) as archive, pytest.raises(InputError, match=r"'ü\.bin' is damaged"):
+        archives.read_member(archive, archives.files(archive)["ü.bin"])
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

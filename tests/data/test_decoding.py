@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from t2ilib.data import decoding
 from t2ilib.data.importers import gathering
@@ -236,6 +237,18 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch):
             decoded(progressive(scans))
 
 
+@pytest.mark.parametrize("marker", [b"\x02", b"\x05", b"\x7f", b"\xbf"])
+def test_scans_that_a_marker_of_no_jpeg_hides_are_refused(marker, monkeypatch):
+    whole = encoded(COLOUR, "JPEG", progressive=True, restart_marker_blocks=1)
+    last = whole.rindex(b"\xff\xda")
+    hidden = whole[last:-2] * 300  # libjpeg, in search of a restart, passes over the marker alone, and reads these
+    length = (2 + len(hidden)).to_bytes(2, "big")
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    told = rf"one\.png: not a readable picture \(the marker FF{marker.hex().upper()}, which no JPEG has\)"
+    with pytest.raises(InputError, match=told):
+        decoded(whole[:-2] + b"\xff" + marker + length + hidden + whole[-2:])
+
+
 def test_a_jpeg_of_very_many_segments_is_refused_before_it_is_opened(monkeypatch):
     whole = encoded(COLOUR, "JPEG")
     comment = b"\xff\xfe\0\2"
@@ -272,6 +285,51 @@ def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decodin
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
     with pytest.raises(InputError, match=told):
         decoded(png(width, height, 1, data=b""))
+
+
+def plain(kind, mode, **options):
+    return lambda: encoded(Image.new(mode, (3000, 2000), "white"), kind, **options)
+
+
+PLAIN = {
+    "WebP": plain("WEBP", "RGB", method=0),
+    "WebP without loss": plain("WEBP", "RGB", lossless=True, method=0),
+    **{f"PNG of {mode}": plain("PNG", mode) for mode in ("1", "L", "P", "RGB", "RGBA")},
+    "PNG of 16 colours": plain("PNG", "P", bits=1),
+    "GIF": plain("GIF", "P"),
+    "fax": plain("TIFF", "1", compression="group4"),
+    "JPEG": plain("JPEG", "RGB", progressive=True, optimize=True),
+    "grey JPEG": plain("JPEG", "L", progressive=True, optimize=True),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_large_picture_of_one_colour_is_read_however_few_bytes_it_takes(kind):
+    data = PLAIN[kind]()
+    assert decoded(data).shape == (2000, 3000, 3) and len(data) < 3000 * 2000 / 100
+
+
+def test_a_drawing_on_white_is_read_as_webp():
+    drawing = Image.new("RGB", (3000, 2000), "white")
+    for row in range(0, 2000, 400):
+        ImageDraw.Draw(drawing).line((0, row, 2999, 1999 - row), (row % 256, 40, 90), 3)
+    data = encoded(drawing, "WEBP", lossless=True, method=0)
+    np.testing.assert_array_equal(decoded(data), np.asarray(drawing))
+    assert len(data) * decoding.PACKED_LIMIT < 3000 * 2000
+
+
+@pytest.mark.parametrize("add", ["add_text", "add_itxt"])
+@pytest.mark.parametrize(("texts", "length"), [(1, 1 << 20), (1, (1 << 20) + 1), (65, 1 << 20)])
+def test_a_png_of_very_long_texts_says_how_to_save_it(add, texts, length):
+    info = PngInfo()
+    for number in range(texts):
+        getattr(info, add)(f"text {number}", "x" * length, zip=True)
+    data = encoded(COLOUR, pnginfo=info)
+    if texts * length <= 1 << 20:
+        assert decoded(data).shape == (8, 8, 3)
+        return
+    with pytest.raises(InputError, match=r"one\.png: over a megabyte of text .*; save it without metadata"):
+        decoded(data)
 
 
 @pytest.mark.parametrize(("side", "fits"), [(256, True), (5008, False), (65_536, False)])

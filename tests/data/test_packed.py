@@ -19,7 +19,7 @@ from t2ilib.data import packed, reading
 from t2ilib.data.captioned import CaptionedImages, has_words
 from t2ilib.data.packed import open_packed, pack
 from t2ilib.errors import InputError
-from t2ilib.files import ABANDONED_SECONDS
+from t2ilib.files import ABANDONED_SECONDS, JSON_LIMIT
 
 
 def assert_same(first: CaptionedImages, second: CaptionedImages) -> None:
@@ -90,6 +90,13 @@ def test_captions_that_could_not_be_read_back_are_not_packed(tmp_path):
     dataset.captions[2][:] = ["a" * (1 << 20)]
     with pytest.raises(InputError, match="those of picture 2 take over 1048576 bytes"):
         pack(dataset, tmp_path / "set")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_that_could_not_be_read_back_are_not_packed(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed, "JSON_LIMIT", 100)
+    with pytest.raises(InputError, match=r"class names: .* take over 100 bytes; shorten them"):
+        pack(small(), tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
@@ -345,6 +352,7 @@ def _zip_of_arrays(path):
         (lambda f: _edit(f / "meta.json", size=10**30), r"images\.npy: uint8 of shape"),
         (lambda f: _edit(f / "meta.json", class_names=["a", 1, "c"]), "class_names"),
         (lambda f: np.save(f / "images.npy", np.zeros((6, 8, 8), np.uint8)), "uint8 of shape"),
+        (lambda f: _edit(f / "meta.json", source={"a": "x" * JSON_LIMIT}), r"meta\.json: larger than 16777216 bytes"),
         (_replace("images.npy", _zip_of_arrays), r"images\.npy: cannot be read"),
         (_replace("images.npy", os.mkfifo), r"images\.npy: a named pipe"),
         (_replace("images.npy", os.mkdir), r"images\.npy: a folder"),

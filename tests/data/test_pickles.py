@@ -219,6 +219,24 @@ def test_code_is_named_even_where_the_file_ends_early(load, data):
         load(data)
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", [np.arange(3), np.zeros((2, 2), np.float32), np.array(["a"])], ids=lambda a: a.dtype)
+def test_arrays_say_how_to_pickle_them(load, value, protocol):
+    with pytest.raises(
+        InputError, match=r"some\.pickle: refused, it holds a numpy array: pickle its tolist\(\) instead"
+    ):
+        load(pickle.dumps(value, protocol))
+    assert load(pickle.dumps(value.tolist(), protocol)) == value.tolist()
+
+
+@pytest.mark.parametrize("value", [["a", "b"], [1, 2], [np.int64(3)], [], {"a": 1}], ids=str)
+def test_line_ends_of_windows_are_told(load, value):
+    whole = pickle.dumps(value, 0)
+    assert load(whole) == value
+    with pytest.raises(InputError, match=r"some\.pickle: a program changed its line ends .* Windows; get it again"):
+        load(whole.replace(b"\n", b"\r\n"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(protocol=st.integers(0, pickle.HIGHEST_PROTOCOL), share=st.floats(0, 1, exclude_max=True))
 def test_a_pickle_cut_off_anywhere_is_truncated(tmp_path_factory, protocol, share):

@@ -32,13 +32,24 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-def encoded(mode: str, kind: str, **more) -> bytes:
+def encoded(mode: str, kind: str, size: tuple[int, int] = (40, 36), **more) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, (40, 36)).save(file, kind, **more)
+    Image.new(mode, size).save(file, kind, **more)
     return file.getvalue()
 
 
+def hidden_scans(side: int, blocks: int) -> bytes:
+    """A progressive JPEG of a few hundred kilobytes whose many scans look like the segments of a marker of no JPEG."""
+    whole = encoded("RGB", "JPEG", progressive=True, size=(side, side))
+    first = whole.index(b"\xff\xda")
+    scan = whole[first : first + 2 + int.from_bytes(whole[first + 2 : first + 4], "big")]
+    inner = (scan * (65_533 // len(scan))).ljust(65_533, b"\0")
+    restart = b"\xff\xdd\x00\x04\x00\x01"
+    return whole[:first] + restart + scan + bytes(4) + (b"\xff\x05\xff\xff" + inner) * blocks + b"\xff\xd9"
+
+
 PICTURES = {
+    "hidden scans": hidden_scans(2000, 5),
     "empty": b"",
     "text": b"no picture at all",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n",
@@ -71,7 +82,7 @@ def rgba_of_16_bits(side: int) -> bytes:
 def transparent_webp(side: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGBA", (side, side), (90, 60, 30, 120)).save(file, "WEBP", method=0)
-    return file.getvalue() + bytes(side**2 // 400)  # else it would be a bomb
+    return file.getvalue()
 
 
 LARGE = {"RGBA of 16 bits": rgba_of_16_bits, "WEBP": transparent_webp}
@@ -341,12 +352,19 @@ def _nothing(folder):
     np.save(folder / "images.npy", np.zeros((0, 16, 16, 3), np.uint8))
 
 
+def _millions_of_lists(folder):
+    path = folder / "meta.json"
+    lists = '"source": {"a": [' + "[]," * 28_000_000 + "[]], "
+    path.write_text(path.read_text().replace('"source": {', lists))
+
+
 UNTRUE = {
     "no pictures": _nothing,
     "a blank caption": lambda folder: _each(folder / "captions.jsonl", captions=[" "]),
     "a NUL in a caption": lambda folder: _each(folder / "captions.jsonl", captions=["a\0bird"]),
     "half a character in a class": lambda folder: _said(folder / "meta.json", class_names=["\ud800"]),
     "half a character in the source": lambda folder: _said(folder / "meta.json", source={"name": "\ud800"}),
+    "a source of millions of lists": _millions_of_lists,
     "one attribute": lambda folder: _attributes(folder, [1]),
     "no attributes": lambda folder: _attributes(folder, []),
     "an attribute that is no list": lambda folder: _attributes(folder, 1),

@@ -7,6 +7,7 @@ There may be one such file at the top, or one in each of `train/`, `validation/`
 
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def open_files(path: Path) -> Iterator[Files]:
         )
     else:
         with archives.open_archive(path) as archive:
-            members = {str(PurePosixPath(name)): name for name in archive.namelist() if not name.endswith("/")}
+            members = archives.files(archive)
             yield Files(
                 list(members),
                 members.__contains__,
@@ -120,7 +121,11 @@ def open_files(path: Path) -> Iterator[Files]:
 def _metadata(names: list[str], path: Path) -> list[str]:
     """Return the lists among the names: in a folder at its top or one below, in an archive anywhere."""
     deepest = 2 if path.is_dir() else archives.PATH_LIMIT
-    found = [name for name in map(PurePosixPath, names) if name.name == METADATA and len(name.parts) <= deepest]
+    lists = [name for name in map(PurePosixPath, names) if name.name == METADATA]
+    found = [name for name in lists if len(name.parts) <= deepest]
+    if lists and not found:
+        folder = lists[0].parent.parent if lists[0].parent.name in SPLITS else lists[0].parent
+        raise InputError(f"{path}: its lists lie further down, the first is {lists[0]}; give {path / folder}")
     if not found:
         raise InputError(f"{path}: holds no {METADATA}; write one line per picture, see data/README.md")
     for name in found:
@@ -143,8 +148,11 @@ def _tell_unlisted(names: list[str], listed: list[str], path: Path) -> None:
 
 def _records(files: Files, metadata: list[str], path: Path, allow_missing: bool) -> dict[str, Record]:
     records: dict[str, Record] = {}
+    there, spelled = set(files.names), {unicodedata.normalize("NFC", name): name for name in files.names}
     for where, folder, line in _lines(files, metadata, path):
         name, record = _record(line, folder, where)
+        if name not in there:  # an accent may be a letter's or a character of its own
+            name = spelled.get(unicodedata.normalize("NFC", name), name)
         if name in records:
             records[name].add(record, where)
         else:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import time
+import unicodedata
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -324,6 +326,16 @@ def test_not_a_data_set(tmp_path):
         import_folder(tmp_path, 4)
 
 
+@pytest.mark.parametrize(("place", "given"), [("data/train", "data"), ("data/birds", "data/birds")])
+def test_lists_that_lie_too_deep_say_which_folder_to_give(tmp_path, monkeypatch, place, given):
+    monkeypatch.setattr(files, "DATA", tmp_path / "elsewhere")
+    source = write(tmp_path / "set", [row("x.png")], metadata=f"{place}/metadata.jsonl").resolve()
+    told = f"set: its lists lie further down, the first is {place}/metadata.jsonl; give {source / given}"
+    with pytest.raises(InputError, match=re.escape(told)):
+        data.load(source, 8)
+    assert len(data.load(source / given, 8)) == 1
+
+
 def test_load_packs_once_and_again_when_the_source_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
     source = write(tmp_path / "birds", ROWS)
@@ -461,6 +473,61 @@ def test_a_link_inside_the_folder_is_followed(tmp_path):
 
 def test_names_in_a_zip_are_found_however_they_are_written(tmp_path):
     source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip", "./")
+    assert len(import_folder(source, 8)) == 3
+
+
+def unmarked(path):
+    """Take the mark of UTF-8 off the names of a zip's members, as Info-ZIP and macOS write them."""
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := data.find(signature, at + 1)) >= 0:
+            data[at + flags + 1] &= ~0x08
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["vögel/ü.png", "naïve.png", "鳥.png", "a \N{BIRD}.png", "vo\u0308gel.png"])
+def test_names_in_a_zip_that_are_not_marked_as_utf8_are_read(tmp_path, name):
+    source = unmarked(zipped(write(tmp_path / "birds", [row(name), row("b.png")]), tmp_path / "birds.zip"))
+    with zipfile.ZipFile(source) as archive:
+        assert name not in archive.namelist()
+    assert import_folder(source, 8).captions == [[f"caption of {name}"], ["caption of b.png"]]
+
+
+def test_names_in_a_zip_of_old_programs_stay_as_they_are(tmp_path):
+    source = zipped(write(tmp_path / "birds", [row("ü.png")]), tmp_path / "birds.zip")
+    source.write_bytes(source.read_bytes().replace("ü.png".encode(), b"\x81\xe1.png"))  # üß in DOS's letters
+    source = unmarked(source)
+    with pytest.raises(InputError, match=r"1 of 1 pictures are missing"):
+        import_folder(source, 8)
+    with folder_importer.open_files(source) as opened:
+        assert "üß.png" in opened.names
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "unmarked zip"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_accents_may_be_written_either_way(tmp_path, caplog, kind, listed):
+    names = [unicodedata.normalize("NFD" if listed == "NFC" else "NFC", name) for name in ("ü/é.png", "b.png")]
+    rows = [row(unicodedata.normalize(listed, name), text="a bird") for name in names]
+    source = write(tmp_path / "birds", rows, names)
+    if kind != "folder":
+        source = zipped(source, tmp_path / "birds.zip")
+    dataset = import_folder(unmarked(source) if kind == "unmarked zip" else source, 8)
+    assert dataset.captions == [["a bird"]] * 2 and not caplog.messages
+
+
+def test_a_name_that_is_there_letter_by_letter_is_that_one(tmp_path):
+    names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    dataset = import_folder(write(tmp_path, [row(name) for name in names]), 8)
+    np.testing.assert_allclose(dataset.images[:, 4, 4, 0], [0, 10], atol=2)
+
+
+@pytest.mark.parametrize("name", ["./", "/", ".//./"])
+def test_an_archive_may_hold_the_folder_itself(tmp_path, name):
+    source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip", "./")
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"")
     assert len(import_folder(source, 8)) == 3
 
 
