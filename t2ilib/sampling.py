@@ -19,8 +19,8 @@ from t2ilib.files import WEIGHTS
 from t2ilib.settings import TRUNCATION, Range
 from t2ilib.task import System
 from t2ilib.training.checkpoints import load_module, read_checkpoint
-from t2ilib.training.recipe import Recipe, plain, recipe_from
-from t2ilib.training.run import Run
+from t2ilib.training.recipe import TRAINED_HERE, Recipe, plain, recipe_from
+from t2ilib.training.run import ENCODERS, Run
 from t2ilib.weights import check_exportable, copy_network, save_tensors
 
 NOISE_SEEDS = 2**64  # that torch tells apart
@@ -31,7 +31,8 @@ PER_CAPTION = Range(least=1, most=10_000)
 class Sampler:
     """A trained generator with the encoder that it is conditioned on, both on one device.
 
-    `step` is the number of generator steps that it was trained for, `folder` the run's, where it has one.
+    `step` is the number of generator steps that it was trained for, `folder` that of the encoders trained for it, where
+    it has one: the run's, or the one beside an exported file.
     """
 
     system: System
@@ -116,6 +117,11 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     path, folder = _find(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
+    if folder is None and recipe.encoder("text")[1].name == TRAINED_HERE:
+        raise InputError(
+            f"{path}: reads with an encoder that was trained for its run, in {beside(path)}, which is missing; put "
+            "that folder beside the file, export the run again (t2i export writes both), or give the run folder"
+        )
     system, encoders = assembly.build_system(recipe, folder, (tensors, about, path))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
@@ -127,12 +133,18 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     return Sampler(system, encoder, recipe, about["step"], folder)
 
 
+def beside(path: Path) -> Path:
+    """Return the folder, beside an exported system, of the encoders that were trained for its run."""
+    return path.with_suffix(".parts")
+
+
 def export(run: Run, path: str | Path, about: str) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
 
     `about` is stored with it: what it was trained on, how long, with which result; so are the fingerprints of the
     encoders that it reads with, without which it would paint something else. Of a task that is no system (a CLIP,
     the judge) the folder is written that its readers expect, as the run last measured it; it has no place for `about`.
+    An encoder that was trained for the run goes into a folder beside the file, which a warning names.
     """
     path, restored = Path(path), run.restore()
     if restored is None:
@@ -142,7 +154,7 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     paints = assembly.is_system(recipe)
     if paints != (path.suffix == ".safetensors"):
         raise InputError(f"{path}: give a .safetensors file for a system, a folder for an encoder or the judge")
-    if any(map(_is_run, (path, *path.absolute().parents))):
+    if any(map(_is_run, (path, beside(path), *path.absolute().parents))):
         raise InputError(f"{path}: lies in a run folder, whose files it could replace; choose another place")
     if not paints:
         if about:
@@ -155,7 +167,12 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     state = assembly.painter_state(recipe, used, restored, halved=True)
     small = {f"ema.{name}": value for name, value in state.items()}
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
+    own = {owner for owner, settings in map(recipe.encoder, used) if settings.name == TRAINED_HERE}
+    for owner in own:
+        copy_network(run.folder / ENCODERS / owner, beside(path) / ENCODERS / owner)
     save_tensors(path, small, {"t2ilib": json.dumps(details)})
+    if own:
+        warn(f"{path} reads with the encoder in {beside(path)}; whoever gets the file needs that folder beside it")
     return path
 
 
@@ -168,12 +185,14 @@ def _is_run(folder: Path) -> bool:
 
 
 def _find(source: str | Path) -> tuple[Path, Path | None]:
-    """Return the weights file of `source`, of a run its newest whole checkpoint, and its run folder if it has one."""
+    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any."""
     shipped = WEIGHTS / f"{source}.safetensors"
     if shipped.is_file():
         return shipped, None
     path = Path(source)
     if path.suffix == ".safetensors":
+        if beside(path).is_dir():
+            return path, beside(path)
         return path, path.parent.parent if path.parent.name == "checkpoints" else None
     try:
         run = Run.open(source)

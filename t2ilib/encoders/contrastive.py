@@ -33,7 +33,7 @@ from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, outline, 
 from t2ilib.encoders.exchange import WordExchange
 from t2ilib.encoders.reading import exchanged_values, word_wins
 from t2ilib.encoders.retrieval import retrieval
-from t2ilib.encoders.stored import LAYERS, check_name
+from t2ilib.encoders.stored import LAYERS, check_name, check_stem
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError, one_line
 from t2ilib.features import Batch, Needs
@@ -80,9 +80,7 @@ class ClipConfig:
             )
         if self.parts and not (self.words_first or self.word_loss):
             raise InputError("parts = True: nothing asks for words; set words_first (steps) or word_loss")
-        if self.stem and not (isinstance(self.image_layers, int) and 2 ** len(self.stem) == self.patch_size):
-            size = 2 ** len(self.stem)
-            raise InputError(f"stem = {self.stem}: it belongs to a transformer with patch_size {size}")
+        check_stem(self.stem, self.image_layers, self.patch_size, self.image_size, "model.")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "ClipConfig":

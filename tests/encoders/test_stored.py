@@ -5,6 +5,7 @@ import pickle
 import resource
 import shutil
 import sys
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from t2ilib.encoders import load_encoder, released
-from t2ilib.encoders.clip import build_encoder, build_model, describe, save_encoder
+from t2ilib.encoders.clip import build_encoder, build_model, convolutional_stem, describe, save_encoder
 from t2ilib.encoders.contrastive import ClipConfig, Contrastive
+from t2ilib.encoders.stored import check_stem
 from t2ilib.encoders.tokens import split_words
 from t2ilib.errors import InputError
 from t2ilib.files import WEIGHTS
@@ -107,6 +109,47 @@ def test_what_config_declares_is_checked_before_it_is_built(folder, path, value)
     change(folder, path, value)
     refused(folder)
     assert peak() - before < 300_000  # KB
+
+
+NETWORK = "model.vision_cfg."
+UNFIT = {
+    "stem longer than any": ({"stem": [1] * 13}, "stem: 13 entries; 12 at most"),
+    "stem of many": ({"stem": [1] * 500_000}, "stem: 500,000 entries; 12 at most"),
+    "many words": ({"vocabulary": ["a"] * 500_000}, "vocabulary: 500,000 entries; 65,536 at most"),
+    "stem for larger patches": ({"stem": [1] * 12}, "a transformer with patch_size 4096"),
+    "patches of one pixel": ({NETWORK + "patch_size": 1, "stem": [8, 8]}, "a transformer with patch_size 4"),
+    "stem of a ResNet": ({NETWORK + "layers": [1, 1, 1, 1], "stem": [8, 8, 8]}, "a transformer with patch_size 8"),
+    "part of a patch": ({NETWORK + "image_size": 60, "stem": [8, 8, 8]}, "60 pixels is no number of patches of 8"),
+    "larger than the picture": ({NETWORK + "patch_size": 4096}, "patch_size = 4096: larger than the picture, of 32"),
+    "heads": ({"model.text_cfg.heads": 3}, "heads = 3: they must share 32 channels evenly"),
+    "width of a head": ({NETWORK + "head_width": 10}, "head_width = 10: its heads must share 32 channels evenly"),
+    "wider than all": ({NETWORK + "head_width": 33}, "head_width = 33: its heads must share 32 channels evenly"),
+    "a ResNet's": ({NETWORK + "layers": [1] * 4, NETWORK + "head_width": 7}, "its heads must share 1024 channels"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_networks_whose_parts_do_not_fit_are_told_so_at_once(folder, name):
+    """Building them would take a minute, or end in torch's own words."""
+    changes, told = UNFIT[name]
+    for path, value in changes.items():
+        change(folder, path, value)
+    begun = time.process_time()
+    assert told in refused(folder)
+    assert time.process_time() - begun < 2
+
+
+@given(st.lists(st.integers(1, 64), max_size=14), st.sampled_from([1, 2, 4, 8, 16, 60, 64]), st.integers(1, 128))
+def test_a_stem_that_is_admitted_makes_the_patches_that_the_transformer_expects(stem, patch_size, image_size):
+    try:
+        check_stem(stem, 1, patch_size, image_size, "")
+    except InputError:
+        return
+    assert patch_size <= image_size and len(stem) <= 12
+    with torch.device("meta"):
+        shown = torch.zeros(1, 3, image_size, image_size)
+        patches = convolutional_stem(stem, 4).eval()(shown).shape[-1] if stem else image_size // patch_size
+    assert patches == image_size // patch_size
 
 
 def peak():

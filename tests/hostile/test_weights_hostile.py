@@ -141,6 +141,74 @@ def reader(forked, photos, tmp_path_factory):
     return folder / "run"
 
 
+OWN = "encoders/text"
+
+
+@pytest.fixture(scope="session")
+def with_reader(forked, photos, tmp_path_factory):
+    """A run of two steps that reads with an encoder of its own; not to be changed."""
+    folder = tmp_path_factory.mktemp("with_reader")
+    sizes = {"image_size": 32, "batch_size": 4, "words_first": 0, "parts": False, "stem": [], "word_loss": 0}
+    sizes |= {"image_layers": 1, "image_width": 32, "text_width": 32}
+    options = {f"model.{key}": value for key, value in sizes.items()} | {"training.steps": 2, "evaluation.n": 4}
+    changes = ("encoders.text.name=contrastive", f"encoders.text.options={json.dumps(options)}", "data.size=32")
+    changes += ("model.ngf=4", "model.ndf=4", "model.batch_size=4", "evaluation.n=4")
+    words = [word for change in changes for word in ("--set", change)]
+    answer = forked.ask("train", "gancls", "--data", photos, "--steps", 2, "--folder", "run", *words, folder=folder)
+    assert answer.status == 0, answer.err
+    return folder / "run"
+
+
+def test_an_export_takes_the_encoder_of_its_run_along(ask, with_reader, tmp_path):
+    for _ in range(2):
+        answer = ask("export", with_reader, "--to", "my own.safetensors", kind="exports", wanted="accept")
+        assert "my own.parts; whoever gets the file needs that folder beside it" in answer.err
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("my own.safetensors", "my own.parts"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    file = tmp_path / "elsewhere" / "my own.safetensors"
+    ask("sample", file, "a red bird.", kind="exports", wanted="accept")
+    ask("evaluate", file, "--n", 4, "--out", tmp_path / "results", kind="exports", wanted="accept")
+    shutil.rmtree(file.with_suffix(".parts"))
+    answer = ask("sample", file, "a red bird.", kind="exports")
+    assert "my own.safetensors: reads with an encoder that was trained for its run" in answer.err
+
+
+def foreign_file(parts, run):
+    parts.write_text("mine")
+
+
+def foreign_network(parts, run):
+    (parts / OWN).mkdir(parents=True)
+    (parts / OWN / "config.json").write_text("my settings")
+
+
+def another_run(parts, run):
+    shutil.copytree(run, parts)
+
+
+@pytest.mark.parametrize("make", [foreign_file, foreign_network, another_run])
+def test_an_encoder_taken_along_replaces_nothing_else(ask, with_reader, tmp_path, make):
+    make(tmp_path / "w.parts", with_reader)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    ask("export", with_reader, "--to", "w.safetensors", kind="exports")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("content", ["none", "another's", "damaged"])
+def test_what_lies_beside_an_export_must_be_its_encoder(ask, with_reader, tmp_path, content):
+    ask("export", with_reader, "--to", "w.safetensors", kind="exports", wanted="accept")
+    weights = tmp_path / "w.parts" / OWN / "model.safetensors"
+    if content == "none":
+        shutil.rmtree(weights.parent)
+    elif content == "damaged":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    else:
+        shutil.copytree(WEIGHTS / "toy_clip", weights.parent, dirs_exist_ok=True)
+    answer = ask("sample", "w.safetensors", "a red bird.", kind="exports")
+    assert "w." in answer.err
+
+
 FOLDERS = {
     "another library's": {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"theirs"},
     "weights alone": {"model.safetensors": b"theirs"},
