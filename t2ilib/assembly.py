@@ -1,14 +1,17 @@
 """From a recipe to its parts: pictures, encoders by role, and the task, ready to be trained or to paint."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 
-from t2ilib import data, encoders, files, models
+from t2ilib import data, encoders, files, models, weights
 from t2ilib.data.batches import Augment, Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
@@ -16,9 +19,11 @@ from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.encoders.encoder import CaptionFeatures, TextEncoder
 from t2ilib.encoders.guidance import ClipGuidance
 from t2ilib.encoders.vocabulary import check_reads, remarks
-from t2ilib.errors import InputError, warn
+from t2ilib.errors import InputError, one_line, warn
+from t2ilib.memory import check_memory, size_of
 from t2ilib.metrics.judge_training import JudgeTraining
 from t2ilib.task import System, Task
+from t2ilib.training.checkpoints import check_encoders
 from t2ilib.training.recipe import TRAINED_HERE, Recipe, load_recipe
 from t2ilib.training.run import ENCODERS, Run
 
@@ -26,6 +31,8 @@ TASKS: dict[str, type[Task]] = {**models.SYSTEMS, "clip": Contrastive, "judge": 
 # what an encoder can be for; "start": a CLIP that is trained further
 ROLES = ("text", "clip", "damsm", "judge", "start")
 JUDGE = "judge"  # the one that is asked about finished pictures only
+TRAINED_COPIES = 4  # of a network that is trained: weights, gradients, Adam's two moments
+Stored = tuple[Mapping[str, Tensor], Mapping[str, Any], Path]  # tensors, about and path of a checkpoint
 
 
 @dataclass
@@ -51,10 +58,12 @@ def assemble(recipe: Recipe, folder: str | Path) -> Experiment:
     with this_process().main_process_first():
         dataset = data.load(recipe.data.source, recipe.data.size, **recipe.data.options)
         training, reference = dataset.split(recipe.data.split), reference_split(dataset, recipe)
-        run = Run.create(folder, recipe)
+        run = Run.create(folder, recipe) if this_process().is_main_process else Run.join(folder, recipe)
     found = {role: encoder.to(this_process().device) for role, encoder in load_encoders(recipe, run.folder).items()}
     _report_unread(recipe, run, found, training)
     run.encoders = {role: encoder.fingerprint for role, encoder in found.items() if role != JUDGE}
+    _check_size(recipe, found)
+    _check_kept(recipe, run, found)
     torch.manual_seed(recipe.training.seed)
     return Experiment(recipe, run, training, reference, found, build(recipe, found, training))
 
@@ -87,8 +96,25 @@ def unread(
     return [line for line in lines if line]
 
 
-def check(recipe: Recipe) -> None:
-    """Raise InputError for an unknown task, role or hyper-parameter, and for sizes that contradict each other."""
+def _check_kept(recipe: Recipe, run: Run, found: Mapping[str, TextEncoder]) -> None:
+    """Raise InputError where the newest checkpoint is of other networks than the recipe's, before these are built."""
+    for path in run.checkpoints()[-1:] if is_system(recipe) else ():
+        try:
+            stored = weights.shapes_of(path)
+        except (SafetensorError, OSError):  # whoever reads it says so
+            return
+        network = TASKS[recipe.task].outline(model_values(recipe), found)
+        for name, value in network.state_dict().items():
+            if stored.get(name) != tuple(value.shape):
+                told = f"{one_line(name)} is {stored.get(name, 'missing')}, not {tuple(value.shape)}"
+                raise InputError(f"{path}: {told}, as this recipe's; resume with the recipe that wrote the checkpoint")
+
+
+def check(recipe: Recipe, *, trained: bool = True) -> None:
+    """Raise InputError for an unknown task, role or hyper-parameter, and for sizes that contradict each other.
+
+    So it does for networks that find no room on this machine, be it to be trained or, without `trained`, to paint.
+    """
     if recipe.task not in TASKS:
         raise InputError(f"{recipe.task}: no such task; choose among {', '.join(TASKS)}")
     if unknown := [role for role in recipe.encoders if role not in ROLES]:
@@ -102,12 +128,21 @@ def check(recipe: Recipe) -> None:
         raise InputError(f"clip.weight: {recipe.task} paints nothing that a CLIP loss could score; leave it 0")
     config = TASKS[recipe.task].configure(model_values(recipe))
     TASKS[recipe.task].check_steps(config, recipe.training.steps)
+    with suppress(LookupError, AttributeError):  # sizes that encoders decide: `assemble` looks again, with these
+        _check_size(recipe, {}, trained)
     for role, chosen in recipe.encoders.items():
         own = encoder_recipe(recipe, role) if chosen.name == TRAINED_HERE else None
         try:
-            check(own) if own else encoders.check_options(chosen.name, chosen.options)
+            check(own, trained=trained) if own else encoders.check_options(chosen.name, chosen.options)
         except InputError as error:
             raise InputError(f"encoders.{role}.options: {error}") from None
+
+
+def _check_size(recipe: Recipe, found: Mapping[str, TextEncoder], trained: bool = True) -> None:
+    """Raise InputError for networks that are larger than the memory that is free, before they take any."""
+    copies = TRAINED_COPIES if trained and not torch.accelerator.is_available() else 1
+    size = copies * size_of(TASKS[recipe.task].outline(model_values(recipe), found))
+    check_memory(size, f"model: {recipe.task} of these sizes", "choose smaller ones")
 
 
 def is_system(recipe: Recipe) -> bool:
@@ -128,13 +163,40 @@ def model_values(recipe: Recipe) -> dict[str, Any]:
     return recipe.model | ({"image_size": recipe.data.side} if is_system(recipe) else {})
 
 
-def build_system(recipe: Recipe, folder: Path | None) -> tuple[System, dict[str, TextEncoder]]:
-    """Return the recipe's system with fresh weights and its encoders by role, on the CPU, without any pictures."""
-    check(recipe)
+def build_system(recipe: Recipe, folder: Path | None, stored: Stored) -> tuple[System, dict[str, TextEncoder]]:
+    """Return the recipe's system with fresh weights and its encoders by role, on the CPU, without any pictures.
+
+    InputError names the file of what is `stored` where that is of other encoders or networks: before these are built.
+    """
+    check(recipe, trained=False)
     if not is_system(recipe):
         raise InputError(f"{recipe.task}: paints nothing; choose a run of {', '.join(models.SYSTEMS)}")
     found = load_encoders(recipe, folder, TASKS[recipe.task].encoders)
+    painter_state(recipe, found, stored)
     return TASKS[recipe.task].build(model_values(recipe), found), found
+
+
+def painter_state(
+    recipe: Recipe, found: Mapping[str, TextEncoder], stored: Stored, *, halved: bool = False
+) -> dict[str, Tensor]:
+    """Return the entries of a checkpoint that paint, the moving average where there is one; with `halved` as exported.
+
+    InputError names the file and the entry that does not fit the recipe's networks, or is not sound, and the encoders
+    (by role) that it was not trained with.
+    """
+    tensors, about, path = stored
+    digests, names = ({role: getattr(one, key) for role, one in found.items()} for key in ("fingerprint", "name"))
+    check_encoders(digests, about, path, names)
+    task = TASKS[recipe.task]
+    network = getattr(task.outline(model_values(recipe), found), task.averaged)
+    part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{task.averaged}."
+    own = {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+    remedy = "take another checkpoint, or one that this recipe wrote"
+    if halved:
+        return weights.exportable(own, network, path, remedy)
+    if wrong := weights.fault(own, network):
+        raise InputError(f"{path}: {part}{wrong}; {remedy}")
+    return own
 
 
 def load_encoders(recipe: Recipe, folder: Path | None, roles: tuple[str, ...] = ()) -> dict[str, TextEncoder]:

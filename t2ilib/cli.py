@@ -14,8 +14,8 @@ import yaml
 
 from t2ilib import __version__
 from t2ilib.commands import catalogue, runs, training
-from t2ilib.commands.options import Device, Missing, Source, Truncation
-from t2ilib.errors import InputError, printable, warn
+from t2ilib.commands.options import Device, Missing, Source, Truncation, echo
+from t2ilib.errors import InputError, warn
 from t2ilib.files import RUNS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"t2ilib {__version__}")
+        echo(f"t2ilib {__version__}")
         raise typer.Exit
 
 
@@ -61,15 +61,15 @@ def data(
 
     options = {"allow_missing": True} if allow_missing else {}
     dataset = datasets.load(source, size, **options)
-    typer.echo(f"{len(dataset)} pictures of {dataset.size}x{dataset.size}, {len(dataset.class_names)} classes")
+    echo(f"{len(dataset)} pictures of {dataset.size}x{dataset.size}, {len(dataset.class_names)} classes")
     for split in sorted(set(dataset.splits.tolist())):
-        typer.echo(f"  {split}: {int((dataset.splits == split).sum())}")
-    typer.echo(printable(f'first caption: "{dataset.captions[0][0]}"'))
-    typer.echo(printable(f"packed: {dataset.folder}"))
+        echo(f"  {split}: {int((dataset.splits == split).sum())}")
+    echo(f'first caption: "{dataset.captions[0][0]}"')
+    echo(f"packed: {dataset.folder}")
     if sheet:
         rows = np.linspace(0, len(dataset) - 1, min(64, len(dataset))).astype(int)
         contact_sheet(dataset.images[rows], columns=8, path=sheet)
-        typer.echo(printable(f"wrote {sheet}"))
+        echo(f"wrote {sheet}")
 
 
 for command in (training.train, training.resume, runs.stop, runs.follow, runs.runs):
@@ -105,7 +105,7 @@ def sample(
     sampler = load_sampler(source, device)
     for remark in remarks(sampler.encoder, lines):
         warn(remark)
-    typer.echo(write_sheets(sampler, lines, out, seed, per_caption, truncation))
+    echo(write_sheets(sampler, lines, out, seed, per_caption, truncation))
 
 
 @app.command()
@@ -138,8 +138,9 @@ def evaluate(
     drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
     sampler = load_sampler(source, device)
     result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
-    typer.echo(yaml.safe_dump(result["metrics"], sort_keys=False))
-    typer.echo(f"wrote {write_result(out, **result)}")
+    for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
+        echo(line)
+    echo(f"wrote {write_result(out, **result)}")
 
 
 @app.command()
@@ -154,7 +155,7 @@ def export(
 
     if source.suffix == ".safetensors" and to.suffix != ".safetensors":
         raise InputError(f"{to}: give a .safetensors file; of an encoder or the judge export the run folder")
-    typer.echo(f"wrote {write(Run.open(source), to, about)}")
+    echo(f"wrote {write(Run.open(source), to, about)}")
 
 
 @app.command()
@@ -178,11 +179,13 @@ def figures(
     from t2ilib.figures import rebuild
 
     for name in rebuild(names or []):
-        typer.echo(f"figures/{name}")
+        echo(f"figures/{name}")
 
 
 def main() -> None:
     """Run the command line; bad input ends with one line and exit status 2 instead of a traceback."""
+    if hasattr(sys.stdout, "reconfigure"):  # it may be closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows \u9e1f
     try:
         sys.exit(app(standalone_mode=False))
     except InputError as error:
@@ -205,7 +208,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+    echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(2)
 
 

@@ -30,6 +30,11 @@ class InputError(ValueError):
         super().__init__(text if len(text) <= LONGEST else text[: LONGEST - 500] + middle + text[-450:])
 
 
+def unwritten(path: object, error: OSError, remedy: str) -> InputError:
+    """Return the error of a file or folder that cannot be written: why, in the system's words, and `remedy`."""
+    return InputError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+
+
 def warn(message: object) -> None:
     """Say in one line, through the logger "t2ilib", what is odd about input that is used all the same."""
     logging.getLogger("t2ilib").warning("warning: %s", printable(message))

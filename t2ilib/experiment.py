@@ -16,7 +16,6 @@ from t2ilib.assembly import ROLES, Experiment, assemble, build, check, encoder_r
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
 from t2ilib.encoders import TextEncoder
-from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.files import write_json, write_text
 from t2ilib.measurement import measure
@@ -41,7 +40,8 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     """
     check(recipe)
     with writing(Path(folder)) if this_process().is_main_process else nullcontext():
-        Run.create(folder, recipe).check_recipe()  # before anything is loaded or trained
+        if this_process().is_main_process:
+            Run.create(folder, recipe).check_recipe()  # before anything is loaded or trained
         for role, settings in recipe.encoders.items():
             if settings.name == TRAINED_HERE:
                 _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
@@ -83,9 +83,6 @@ def fit(
     """
     check(recipe)
     folder = Path(folder)
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if there - {PROCESS} and not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: holds files that are of no run; choose another folder")
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
     system, grids = build(recipe, found), {}

@@ -6,12 +6,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from t2ilib.errors import InputError, one_line
+from t2ilib.errors import InputError, one_line, unwritten
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("T2I_DATA", ROOT / "data"))  # downloads, packed sets, shipped weights
@@ -42,8 +42,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        what = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({what}); what was there before is unchanged") from error
+        raise unwritten(path, error, "what was there before is unchanged") from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
@@ -55,15 +54,28 @@ def _sweep(folder: Path) -> None:
 
     A folder of a hundred thousand files takes a while to look through.
     """
-    for left in folder.glob(".*.part"):
-        if left.is_file() and time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+    for left in abandoned(folder, ".*.part"):
+        if left.is_file():
             left.unlink(missing_ok=True)
 
 
+def abandoned(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield what matches `pattern` in `folder` and nobody has changed for a day; others may be removing it, too."""
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                yield left
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file of the library's own, for `open(opener=...)`: never through a link, nor waiting for a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path` atomically."""
+    """Write `text` (UTF-8) to `path` atomically; halves of characters, as in odd file names, are written as \\udcff."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -85,19 +97,25 @@ def read_json(path: str | Path, remedy: str, what: str = "damaged") -> Any:
             content = file.read(JSON_LIMIT + 1)
         if len(content) > JSON_LIMIT:
             raise ValueError(f"larger than {JSON_LIMIT >> 20} MiB")
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_distinct)
-    except RecursionError:
-        reason = "nested too deeply"
+        return parse_json(content.decode("utf-8-sig"))
     except (ValueError, OSError) as error:
-        reason = one_line(error)
-    raise InputError(f"{path}: {what} ({reason}); {remedy}")
+        raise InputError(f"{path}: {what} ({one_line(error)}); {remedy}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Return what JSON says; ValueError also for deep nesting, and for a key that is there twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {one_line(repr(name))} is there twice")
+        found[name] = value
     return found
 
 

@@ -24,6 +24,8 @@ def to_uint8(images: np.ndarray | Tensor) -> np.ndarray:
         raise InputError(
             f"images: {images.dtype} {images.shape}; give uint8 (N, H, W, 3) or numbers in [-1, 1] (N, 3, H, W)"
         )
+    if not np.isfinite(images).all():
+        raise InputError("images: some are NaN or infinite; look for what made them, as a damaged or diverged network")
     return np.rint((images.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 

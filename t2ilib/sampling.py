@@ -16,22 +16,23 @@ from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
-from t2ilib.settings import Range
+from t2ilib.settings import TRUNCATION, Range
 from t2ilib.task import System
-from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
-from t2ilib.training.recipe import Recipe, plain, recipe_from
-from t2ilib.training.run import Run
-from t2ilib.weights import copy_network, halved, save_tensors
+from t2ilib.training.checkpoints import load_module, read_checkpoint
+from t2ilib.training.recipe import TRAINED_HERE, Recipe, plain, recipe_from
+from t2ilib.training.run import ENCODERS, Run
+from t2ilib.weights import check_exportable, copy_network, save_tensors
 
-SEEDS = 2**64  # that torch tells apart
-PER_CAPTION, TRUNCATION = Range(least=1, most=10_000), Range(above=0, most=100)
+NOISE_SEEDS = 2**64  # that torch tells apart
+PER_CAPTION = Range(least=1, most=10_000)
 
 
 @dataclass
 class Sampler:
     """A trained generator with the encoder that it is conditioned on, both on one device.
 
-    `step` is the number of generator steps that it was trained for, `folder` the run's, where it has one.
+    `step` is the number of generator steps that it was trained for, `folder` that of the encoders trained for it, where
+    it has one: the run's, or the one beside an exported file.
     """
 
     system: System
@@ -99,7 +100,7 @@ class Sampler:
 
 def check_drawing(seed: int, per_caption: int, truncation: float | None) -> None:
     """Raise InputError for a seed, a number of pictures or a truncation that nothing can be drawn with."""
-    if not 0 <= seed < SEEDS:
+    if not 0 <= seed < NOISE_SEEDS:
         raise InputError(f"seed = {seed}: must be at least 0 and below 2^64")
     if not PER_CAPTION.holds(per_caption):
         raise InputError(f"per_caption = {per_caption}: must be {PER_CAPTION}; for more take further seeds")
@@ -116,9 +117,12 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     path, folder = _find(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
-    system, encoders = assembly.build_system(recipe, folder)
-    digests, names = ({role: getattr(one, key) for role, one in encoders.items()} for key in ("fingerprint", "name"))
-    check_encoders(digests, about, path, names)
+    if folder is None and recipe.encoder("text")[1].name == TRAINED_HERE:
+        raise InputError(
+            f"{path}: reads with an encoder that was trained for its run, in {beside(path)}, which is missing; put "
+            "that folder beside the file, export the run again (t2i export writes both), or give the run folder"
+        )
+    system, encoders = assembly.build_system(recipe, folder, (tensors, about, path))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
     weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
@@ -129,45 +133,66 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     return Sampler(system, encoder, recipe, about["step"], folder)
 
 
+def beside(path: Path) -> Path:
+    """Return the folder, beside an exported system, of the encoders that were trained for its run."""
+    return path.with_suffix(".parts")
+
+
 def export(run: Run, path: str | Path, about: str) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
 
     `about` is stored with it: what it was trained on, how long, with which result; so are the fingerprints of the
     encoders that it reads with, without which it would paint something else. Of a task that is no system (a CLIP,
     the judge) the folder is written that its readers expect, as the run last measured it; it has no place for `about`.
+    An encoder that was trained for the run goes into a folder beside the file, which a warning names.
     """
     path, restored = Path(path), run.restore()
     if restored is None:
         raise InputError(f"{run.folder}: has no checkpoint yet; train it first")
-    tensors, details, source = restored
+    _, details, source = restored
     recipe = recipe_from(details["recipe"], str(source))
     paints = assembly.is_system(recipe)
     if paints != (path.suffix == ".safetensors"):
         raise InputError(f"{path}: give a .safetensors file for a system, a folder for an encoder or the judge")
-    if any((folder / "config.yaml").is_file() for folder in (path, *path.absolute().parents)):
+    if any(map(_is_run, (path, beside(path), *path.absolute().parents))):
         raise InputError(f"{path}: lies in a run folder, whose files it could replace; choose another place")
     if not paints:
         if about:
             raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
         copy_network(run.folder, path)
         return path
-    part = "ema." if any(name.startswith("ema.") for name in tensors) else f"{assembly.TASKS[recipe.task].averaged}."
-    small = halved({f"ema.{n.removeprefix(part)}": v for n, v in tensors.items() if n.startswith(part)})
+    check_exportable(path)
     used = {role: assembly.load_encoder(recipe, role, run.folder) for role in assembly.TASKS[recipe.task].encoders}
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
-    check_encoders(digests, details, source)
+    state = assembly.painter_state(recipe, used, restored, halved=True)
+    small = {f"ema.{name}": value for name, value in state.items()}
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
+    own = {owner for owner, settings in map(recipe.encoder, used) if settings.name == TRAINED_HERE}
+    for owner in own:
+        copy_network(run.folder / ENCODERS / owner, beside(path) / ENCODERS / owner)
     save_tensors(path, small, {"t2ilib": json.dumps(details)})
+    if own:
+        warn(f"{path} reads with the encoder in {beside(path)}; whoever gets the file needs that folder beside it")
     return path
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: many a folder holds a config.yaml of something else."""
+    try:
+        return (folder / "config.yaml").is_file() and bool(Run(folder).checkpoints() or Run(folder).recipe)
+    except InputError:
+        return False
+
+
 def _find(source: str | Path) -> tuple[Path, Path | None]:
-    """Return the weights file of `source`, of a run its newest whole checkpoint, and its run folder if it has one."""
+    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any."""
     shipped = WEIGHTS / f"{source}.safetensors"
     if shipped.is_file():
         return shipped, None
     path = Path(source)
     if path.suffix == ".safetensors":
+        if beside(path).is_dir():
+            return path, beside(path)
         return path, path.parent.parent if path.parent.name == "checkpoints" else None
     try:
         run = Run.open(source)

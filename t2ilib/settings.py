@@ -37,9 +37,11 @@ class Range:
         return " and ".join(f"{word} {bound:,}" for word, bound in known.items())
 
 
+DEPTH = 20  # how deeply values may nest, in a file and as a dotted key
 STEPS, COUNT = Range(least=0, most=10**9), Range(least=1, most=10**9)  # the former may be none
 WIDTH = Range(least=1, most=10_000)  # channels, lengths, layers
 SHARE, POSITIVE = Range(least=0, below=1), Range(above=0, most=1e6)
+SEED, TRUNCATION = Range(least=0, below=2**32), Range(above=0, most=100)  # the former as NumPy's
 WEIGHT, BATCH = Range(least=0, most=1e6), Range(least=2, most=1_000_000)
 
 
@@ -68,10 +70,12 @@ def read(cls: type[Settings], values: Any, where: str) -> Settings:
 
 
 def override(node: Any, changes: Mapping[str, Any], where: str = "") -> Any:
-    """Return a copy of a dataclass with dotted keys replaced: `override(recipe, {"training.steps": 100})`."""
-    for key, value in changes.items():
-        node = _override(node, key.split("."), value, f"{where}{key}")
-    return node
+    """Return a copy of a dataclass with dotted keys replaced: `override(recipe, {"training.steps": 100})`.
+
+    A group is built once, with all its new values in place, so that their order decides nothing where they are checked
+    against each other; of two changes of one key the later one counts. InputError names `where` and the key.
+    """
+    return _override(node, [(key.split("."), value) for key, value in changes.items()], where)
 
 
 def converted(hint: Any, value: Any, where: str) -> Any:
@@ -119,19 +123,44 @@ def _as_tuple(hints: tuple, value: list | tuple, hint: Any, where: str) -> tuple
     return tuple(converted(inner, item, where) for inner, item in zip(hints, value, strict=True))
 
 
-def _override(node: Any, keys: list[str], value: Any, where: str) -> Any:
-    """Return `node`, a dataclass or a mapping, with the value at `keys` replaced."""
-    name, rest = keys[0], keys[1:]
+def _override(node: Any, changes: list[tuple[list[str], Any]], where: str) -> Any:
+    """Return `node`, a dataclass or a mapping, with the values at lists of keys replaced; `where` leads to it."""
+    inner: dict[str, list] = {}
+    for keys, value in changes:
+        _check_place(node, keys, where)
+        inner.setdefault(keys[0], []).append((keys[1:], value))
     if isinstance(node, Mapping):
-        return {**node, name: _override(node.get(name, {}), rest, value, where) if rest else value}
+        return {**node, **{name: _changed(node.get(name, {}), own, f"{where}{name}") for name, own in inner.items()}}
+    hints, new = get_type_hints(type(node)), {}
+    for name, own in inner.items():
+        old = getattr(node, name)
+        if is_dataclass(old) and any(not rest for rest, _ in own):
+            raise InputError(f"{where}{name}: is a group; set one of its keys, as {where}{name}.{fields(old)[0].name}")
+        new[name] = converted(hints[name], _changed(old, own, f"{where}{name}"), f"{where}{name}")
+    return replace(node, **new)
+
+
+def _changed(old: Any, changes: list[tuple[list[str], Any]], where: str) -> Any:
+    """Return what becomes of a value: changes without further keys replace it, later ones with keys change within."""
+    within: list[tuple[list[str], Any]] = []
+    for keys, value in changes:
+        if keys:
+            within.append((keys, value))
+        else:
+            old, within = value, []
+    return _override(old, within, f"{where}.") if within else old
+
+
+def _check_place(node: Any, keys: list[str], where: str) -> None:
+    """Raise InputError where keys do not lead into `node`."""
+    full = f"{where}{'.'.join(keys)}"
+    if len(keys) > DEPTH:
+        raise InputError(f"{full}: nested too deeply; {DEPTH} keys at most")
+    if isinstance(node, Mapping):
+        return
     if not is_dataclass(node):
-        raise InputError(f"{where}: {name} does not belong here; it would lie inside {node!r}")
-    _check_known(type(node), [name], where)
-    old, hint = getattr(node, name), get_type_hints(type(node))[name]
-    if not rest and is_dataclass(old):
-        raise InputError(f"{where}: is a group; set one of its keys, as {where}.{fields(old)[0].name}")
-    new = _override(old, rest, value, where) if rest else value
-    return replace(node, **{name: converted(hint, new, where)})
+        raise InputError(f"{full}: {keys[0]} does not belong here; it would lie inside {node!r}")
+    _check_known(type(node), keys[:1], full)
 
 
 def _check_known(cls: type, keys: Any, where: str) -> None:

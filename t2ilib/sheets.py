@@ -1,6 +1,5 @@
 """Captions from a file and pictures to files, however many: what `t2i sample` reads and writes."""
 
-import codecs
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +9,16 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from t2ilib.data.decoding import PIXEL_LIMIT
+from t2ilib.data import reading
 from t2ilib.errors import InputError, one_line
+from t2ilib.files import parse_json
 from t2ilib.pictures import to_uint8
 from t2ilib.plots import contact_sheet
 from t2ilib.sampling import Sampler
 
-LINE_LIMIT = 10_000  # bytes of one caption
+CAPTION_LIMIT = 10_000  # bytes
 ROWS = 256  # captions that one picture shows; more go into a folder
-SIDE_LIMIT = 32_767  # pixels: many programs show no larger pictures
+GRID_SIDE, GRID_PIXELS = 32_767, 100_000_000  # many programs show no larger pictures
 WORDS, LETTERS = 8, 80  # of a caption in the name of its grid
 PNG = b"\x89PNG\r\n\x1a\n"
 GAP = 2  # pixels between the pictures of a grid
@@ -32,7 +32,7 @@ class Captions:
         self.given, self.file = list(given), None if file is None else Path(file)
         for caption in self.given:
             if not _is_text(caption):
-                raise InputError(f'caption "{one_line(caption)}": give text in UTF-8 of at most {LINE_LIMIT} bytes')
+                raise InputError(f'caption "{one_line(caption)}": give text in UTF-8 of at most {CAPTION_LIMIT} bytes')
         if self.file is not None and not self.file.is_file():
             kind = "no text file" if self.file.exists() else "no such file"
             raise InputError(f"{self.file}: {kind}; give a text file with one caption per line")
@@ -45,42 +45,34 @@ class Captions:
         return self.count
 
     def __iter__(self) -> Iterator[str]:
-        """Go through them, line by line; InputError where the file cannot be read."""
+        """Go through them, line by line; InputError where the file cannot be read, or holds JSON."""
         yield from self.given
         if self.file is not None:
             try:
-                yield from lines_of(self.file)
+                with open(self.file, "rb") as file:
+                    ended = reading.OldLines(file)
+                    for number, line in reading.lines(ended, self.file, limit=CAPTION_LIMIT, each="caption"):
+                        _check_plain(line, f"{self.file} line {number}")
+                        yield line.strip()
             except OSError as error:
                 raise InputError(f"{self.file}: cannot be read ({error.strerror}); give a text file") from None
 
 
-def lines_of(path: Path) -> Iterator[str]:
-    r"""Yield the lines of a text file in UTF-8 without the blank ones; only \n and \r\n end a line.
-
-    InputError names the file, and the line that cannot be a caption.
-    """
-    remedy = "save it as text in UTF-8, with one caption per line"
-    with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), start=1):
-            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise InputError(f"{path}: is UTF-16; {remedy}")
-            if b"\0" in line:
-                raise InputError(f"{path}: line {number} holds zero bytes (binary, or UTF-16); {remedy}")
-            if len(line) > LINE_LIMIT:
-                raise InputError(f"{path}: line {number} is longer than {LINE_LIMIT} bytes; {remedy}")
-            try:
-                text = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8")
-            except UnicodeDecodeError:
-                raise InputError(f"{path}: line {number} is not UTF-8; {remedy}") from None
-            if text := text.strip():
-                yield text
-
-
 def _is_text(caption: str) -> bool:
     try:
-        return len(caption.encode("utf-8")) <= LINE_LIMIT
+        return len(caption.encode("utf-8")) <= CAPTION_LIMIT
     except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
         return False
+
+
+def _check_plain(line: str, where: str) -> None:
+    """Raise InputError for an object or a list in JSON, which is no caption."""
+    try:
+        found = parse_json(line)
+    except ValueError:
+        return
+    if isinstance(found, (dict, list)):
+        raise InputError(f"{where}: JSON, not a caption; write the captions alone, one per line")
 
 
 def check_target(out: Path, count: int) -> None:
@@ -125,7 +117,7 @@ def write_sheets(
     columns = per_caption if out.suffix else math.ceil(per_caption**0.5)
     rows = len(captions) if out.suffix else -(-per_caption // columns)
     side = sampler.recipe.data.side + GAP
-    if max(rows, columns) * side > SIDE_LIMIT or rows * columns * side**2 > PIXEL_LIMIT:
+    if max(rows, columns) * side > GRID_SIDE or rows * columns * side**2 > GRID_PIXELS:
         remedy = "name a folder, for one square grid per caption" if out.suffix else "draw fewer of each caption"
         raise InputError(f"{out}: a grid of {rows} x {columns} pictures is too large; {remedy}")
     batches = sampler.stream(captions, seed, per_caption, truncation)

@@ -57,6 +57,14 @@ class Task(nn.Module, ABC):
         return cls(cls.configure(values))
 
     @classmethod
+    def outline(cls, values: Mapping[str, Any], encoders: Mapping[str, Any]) -> nn.Module:
+        """Return the networks on the device "meta", which takes no memory and draws no random number.
+
+        Only as far as the hyper-parameters, and the encoders that are there, decide their sizes; by default nothing.
+        """
+        return nn.Module()
+
+    @classmethod
     def configure(cls, values: Mapping[str, Any]) -> Any:
         """Return the config with these hyper-parameters; InputError names an unknown one and one out of its range."""
         return settings.read(cls.Config, values, "model")
@@ -125,6 +133,12 @@ class System(Task):
             if values.get(name, size) != size:
                 raise InputError(f"model: {name} = {values[name]!r}, but the encoders of this run say {size}; drop it")
         return cls(cls.configure({**sizes, **values}), encoders)
+
+    @classmethod
+    def outline(cls, values: Mapping[str, Any], encoders: Mapping[str, Any]) -> nn.Module:
+        """Return the system on the device "meta"; sizes that absent encoders would decide are the paper's."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return cls.build(values, encoders)
 
     @classmethod
     def sizes(cls, encoders: Mapping[str, Any]) -> dict[str, int]:

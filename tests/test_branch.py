@@ -74,6 +74,9 @@ def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):
     alone = export(Run(finished), tmp_path / "alone.safetensors", "a generator")
     with pytest.raises(InputError, match="without optimisers"):
         Run.branch(alone, tmp_path / "new")
+    with pytest.raises(InputError, match=r"4 steps are done, training\.steps = 3 are fewer"):
+        Run.branch(finished, tmp_path / "new", steps=3)
+    assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new").exists()
 
 
@@ -187,6 +190,8 @@ def test_two_runs_do_not_write_one_folder_at_once(finished, tmp_path):
     script += "sys.exit(held(Path(sys.argv[1])))"
     other = [sys.executable, "-c", script, str(tmp_path / "run")]
     assert subprocess.run(other, check=False).returncode == 1
+    with pytest.raises(InputError, match="is being trained already"):
+        next(experiment.run_recipe(recipe, tmp_path / "run"))
     running.close()
     assert subprocess.run(other, check=False).returncode == 0
 
@@ -196,7 +201,7 @@ def test_fit_holds_its_folder_and_empties_all_but_the_lock(finished, tmp_path, m
     held = []
 
     def train(*_, **__):
-        held.append((owner(tmp_path / "run"), sorted(path.name for path in (tmp_path / "run").iterdir())))
+        held.append((owner(tmp_path / "run").number, sorted(path.name for path in (tmp_path / "run").iterdir())))
         return []
 
     monkeypatch.setattr(experiment, "train", train)

@@ -574,7 +574,7 @@ def test_a_device_that_is_not_there_is_named(finished):
 def test_fit_empties_nothing_but_runs_and_looks_at_the_recipe_first(tmp_path):
     (tmp_path / "thesis.txt").write_text("four years")
     recipe, encoder = load_recipe("gancls_toy", **TINY), encoders.load_encoder("toy-clip")
-    with pytest.raises(InputError, match="holds files that are of no run"):
+    with pytest.raises(InputError, match="so they are of no run"):
         experiment.fit(recipe, None, encoder, tmp_path)
     (tmp_path / "config.yaml").write_text(recipe.to_yaml())
     with pytest.raises(InputError, match="ngff"):
@@ -607,6 +607,12 @@ def test_export_replaces_nothing_of_a_run(finished, tmp_path):
         assert (target.read_bytes() if target.is_file() else None) == before
     with pytest.raises(InputError, match=r"give a \.safetensors file for a system"):
         sampling.export(run, tmp_path / "weights.pt", "")
+    (other / "config.yaml").write_text("theme: dark")
+    assert sampling.export(run, other / "deep" / "weights.safetensors", "").is_file()
+    (other / "checkpoints").mkdir()
+    (other / "checkpoints" / "step_00000004.safetensors").write_bytes(b"of a run whose recipe is damaged")
+    with pytest.raises(InputError, match="lies in a run folder"):
+        sampling.export(run, other / "checkpoints" / "step_00000004.safetensors", "")
 
 
 def test_a_config_changed_by_hand_does_not_continue_another_recipes_checkpoint(finished, tmp_path):

@@ -149,7 +149,7 @@ def sleeping(tmp_path, monkeypatch):
 def test_second_process_is_refused_until_the_first_is_stopped(sleeping):
     run, child = sleeping
     assert launching.running(run)
-    with pytest.raises(InputError, match="being trained by another process"):
+    with pytest.raises(InputError, match="is being trained already"):
         launching.launch(load_recipe("gancls_toy"), run.folder)
     assert launching.stop(run)
     assert child.wait(timeout=10) < 0

@@ -122,3 +122,13 @@ def test_half_precision_is_resized_in_float32(given, found):
     pictures = torch.rand(1, 3, 8, 8).to(given)
     assert resized(pictures, 6).dtype == found
     torch.testing.assert_close(resized(pictures, 6), resized(pictures.to(found), 6))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_what_is_no_number_becomes_no_picture(kind, value, recwarn):
+    pictures = np.zeros((2, 3, 4, 4), np.float32)
+    pictures[1, 2, 3, 0] = value
+    with pytest.raises(InputError, match="images: some are NaN or infinite") as caught:
+        to_uint8(kind(pictures))
+    assert "\n" not in str(caught.value) and not recwarn.list

@@ -114,6 +114,8 @@ GROUND = {  # the ground floor: these import only each other, as listed
     "devices": {"errors"},
     "settings": {"errors"},
     "weights": {"errors", "files"},
+    "memory": {"errors"},
+    "torch_files": {"errors"},
     "losses": {"errors"},
     "task": {"errors", "features", "settings"},
 }
@@ -134,7 +136,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "tables": {"comparison", "metrics", "training"},
     "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
     "course": set(),
-    "commands": {"assembly", "encoders", "experiment", "models", "training"},
+    "commands": {"assembly", "data", "encoders", "experiment", "models", "training"},
     "cli": {
         "commands",
         "course",

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from t2ilib.errors import InputError
 from t2ilib.settings import override, read
@@ -96,10 +98,45 @@ def test_dotted_keys_replace_one_value_and_leave_the_rest():
         ("inner.nam", 3, "inner.nam: unknown key nam"),
         ("inner.name", 3, "inner.name: 3 is not of type str"),
         ("count.more", 3, "count.more: more does not belong here"),
-        ("roles.x.nam", 3, "unknown key nam"),
+        ("roles.x.nam", 3, "roles.x: unknown key nam"),
+        ("inner.options" + ".a" * 5000, 3, "nested too deeply; 20 keys at most"),
     ],
 )
 def test_bad_dotted_keys_are_named(key, value, named):
     with pytest.raises(InputError) as error:
         override(Outer(), {key: value})
     assert named in str(error.value)
+
+
+@dataclass(frozen=True)
+class Pair:
+    low: int = 0
+    high: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.low >= self.high:
+            raise InputError(f"low = {self.low} is not below high = {self.high}")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    pair: Pair = field(default_factory=Pair)
+    roles: dict[str, Pair] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize("start", ["pair", "roles.x"])
+@given(changes=st.permutations(["low", "high", "options", "options.deep"]))
+def test_values_are_checked_against_each_other_when_all_are_in_place(start, changes):
+    values = {"low": 5, "high": 9, "options": {"old": 1}, "options.deep": 2}
+    found = override(Pairs(), {f"{start}.{key}": values[key] for key in changes})
+    own = found.pair if start == "pair" else found.roles["x"]
+    last = changes.index("options") < changes.index("options.deep")
+    assert own == Pair(5, 9, {"old": 1, "deep": 2} if last else {"old": 1})
+    with pytest.raises(InputError, match="low = 5 is not below high = 1"):
+        override(Pairs(), {f"{start}.low": 5})
+
+
+def test_a_role_is_replaced_by_a_mapping_and_changed_further():
+    found = override(Outer(), {"roles": {"x": {"name": "b"}}, "roles.x.options.k": 1, "roles.y": {"name": "c"}})
+    assert found.roles == {"x": Inner("b", {"k": 1}), "y": Inner("c")}

@@ -1,5 +1,6 @@
 """What `t2i sample` reads and writes: caption files of any kind, grids as they come, nothing lost that was there."""
 
+import codecs
 import itertools
 import os
 
@@ -35,15 +36,23 @@ def refused(*arguments) -> str:
 # ---- caption files -----------------------------------------------------------------------------------------------
 
 
-def test_lines_end_at_newlines_alone(tmp_path):
+def test_lines_end_as_windows_macs_and_others_end_them_and_nowhere_else(tmp_path):
     path = tmp_path / "captions.txt"
-    path.write_bytes("\ufeffa red\u2028bird\r\n\r\n  a blue\x0bbird\x0c.\n\na\x85bird".encode())
+    path.write_bytes("\ufeffa red\u2028bird\r\n\r\n  a blue\x0bbird\x0c.\n\na\x85bird\ra grey one\r".encode())
     captions = Captions(["first"], path)
-    assert list(captions) == ["first", "a red\u2028bird", "a blue\x0bbird\x0c.", "a\x85bird"]
-    assert len(captions) == 4 and list(captions) == list(captions)
+    assert list(captions) == ["first", "a red\u2028bird", "a blue\x0bbird\x0c.", "a\x85bird", "a grey one"]
+    assert len(captions) == 5 and list(captions) == list(captions)
 
 
-@given(lines=st.lists(st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]), max_size=40)))
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_many_lines_of_any_end_are_as_many_captions(tmp_path, end):
+    (tmp_path / "captions.txt").write_bytes("".join(f"a bird {number}{end}" for number in range(5000)).encode())
+    assert list(Captions([], tmp_path / "captions.txt")) == [f"a bird {number}" for number in range(5000)]
+    (tmp_path / "captions.txt").write_bytes(f"a{end}b{end}{'x' * 10_001}".encode())
+    assert "line 3: longer than 10000 bytes" in refused("dfgan_toy", "--file", tmp_path / "captions.txt")
+
+
+@given(lines=st.lists(st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=40)))
 @settings(max_examples=100, deadline=None)
 def test_any_text_comes_back_line_by_line(lines, tmp_path_factory):
     path = tmp_path_factory.mktemp("lines") / "captions.txt"
@@ -54,12 +63,16 @@ def test_any_text_comes_back_line_by_line(lines, tmp_path_factory):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("a red bird".encode("utf-16"), "is UTF-16"),
-        ("a red bird".encode("utf-32"), "is UTF-16"),
-        ("a red bird".encode("utf-16-le"), "line 1 holds zero bytes"),
-        (b"a red bird\n\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 2 is not UTF-8"),
-        (b"a red bird\n\xffa blue one", "line 2 is not UTF-8"),
-        (b"a\n" + b"x" * 10_001, "line 2 is longer than 10000 bytes"),
+        ("a red bird".encode("utf-16"), "not UTF-8 but UTF-16"),
+        ("a red bird".encode("utf-32"), "not UTF-8 but UTF-32"),
+        (codecs.BOM_UTF32_BE + "a red bird".encode("utf-32-be"), "not UTF-8 but UTF-32"),
+        (b'{"file_name": "0.png", "text": "a red bird"}\n', "line 1: JSON, not a caption; write the captions alone"),
+        (b'\xef\xbb\xbf {"file_name": "0.png"}\r\n', "line 1: JSON"),
+        (b'a red bird\n["a red bird", "a blue bird"]\n', "line 2: JSON"),
+        ("a red bird".encode("utf-16-le"), "line 1: holds NUL bytes"),
+        (b"a red bird\n\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "line 2: not UTF-8"),
+        (b"a red bird\n\xffa blue one", "line 2: not UTF-8"),
+        (b"a\n" + b"x" * 10_001, "line 2: longer than 10000 bytes"),
         (b"\n \n\r\n", "no caption given"),
         (b"", "no caption given"),
     ],
@@ -67,6 +80,12 @@ def test_any_text_comes_back_line_by_line(lines, tmp_path_factory):
 def test_files_that_hold_no_captions_are_named(tmp_path, content, named):
     (tmp_path / "captions.txt").write_bytes(content)
     assert named in refused("dfgan_toy", "--file", tmp_path / "captions.txt")
+
+
+def test_captions_with_brackets_and_numbers_are_captions(tmp_path):
+    odd = ["[a bird]", "{red} bird", '"a red bird"', "12", "{", "[1, 2"]
+    (tmp_path / "captions.txt").write_text("\n".join(odd))
+    assert list(Captions([], tmp_path / "captions.txt")) == odd
 
 
 def test_folders_pipes_and_absent_files_are_no_text_files(tmp_path):

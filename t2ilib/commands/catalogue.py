@@ -2,18 +2,20 @@
 
 import json
 import re
+import shutil
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from t2ilib.commands.options import echo
 from t2ilib.errors import InputError
 from t2ilib.files import DATA, RUNS, WEIGHTS
 
-PACKED = re.compile(r".+-\d+-[0-9a-f]{8}")  # folders that `data.load` writes under DATA/packed
-TEXT = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")  # files of `encode_dataset` under DATA/text
-PARTS = ("images.npy", "captions.jsonl", "meta.json")  # of a packed set
+PACKED = re.compile(r".+-\d+-[0-9a-f]{8}", re.DOTALL)  # folders that `data.load` writes under DATA/packed
+TEXT = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors", re.DOTALL)  # files of `encode_dataset` under DATA/text
 
 
 def show() -> None:
@@ -38,7 +40,11 @@ def cache(
     names: Annotated[list[str] | None, typer.Argument(help="With --clear: what to remove; default all.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove it; what is needed again is made again.")] = False,
 ) -> None:
-    """List packed pictures and encoded captions under DATA, with their sizes and last use; --clear removes them."""
+    """List packed pictures and encoded captions under DATA, with their sizes and last use; --clear removes them.
+
+    Nothing is removed while a run under runs is trained. A run elsewhere keeps what it has opened, and packs again when
+    it is continued.
+    """
     entries = _entries()
     if unknown := [name for name in names or [] if name not in entries]:
         raise InputError(f"{unknown[0]}: not in the cache; t2i cache lists what is")
@@ -50,11 +56,11 @@ def cache(
         states = [file.stat() for file in files]
         used = datetime.fromtimestamp(max(max(state.st_atime, state.st_mtime) for state in states))
         size = sum(state.st_size for state in states) / 1e6
-        typer.echo(f"{'removed' if clear else path.parent.name:7}  {size:9.1f} MB  {used:%Y-%m-%d %H:%M}  {name}")
         if clear:
             _remove(path, files)
+        echo(f"{'removed' if clear else path.parent.name:7}  {size:9.1f} MB  {used:%Y-%m-%d %H:%M}  {name}")
     if not chosen:
-        typer.echo(f"{DATA}: nothing in the cache")
+        echo(f"{DATA}: nothing in the cache")
 
 
 def _entries() -> dict[str, Path]:
@@ -65,14 +71,20 @@ def _entries() -> dict[str, Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [path / part for part in PARTS if (path / part).is_file()]
+    from t2ilib.data.packed import CAPTIONS, IMAGES, META
+
+    return [path] if path.is_file() else [path / part for part in (IMAGES, CAPTIONS, META) if (path / part).is_file()]
 
 
 def _remove(path: Path, files: list[Path]) -> None:
+    """Remove files of the library's; a packed set in one step, so that a kill leaves it whole or gone."""
+    if path.is_dir() and set(path.iterdir()) == set(files):
+        gone = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)  # packing sweeps such folders
+        path.replace(gone)
+        shutil.rmtree(gone)
+        return
     for file in files:
         file.unlink()
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
 
 
 def _check_unused() -> None:
@@ -84,10 +96,10 @@ def _check_unused() -> None:
 
 
 def _table(title: str, rows: dict[str, str]) -> None:
-    typer.echo(title)
+    echo(title)
     width = max(map(len, rows), default=0)
     for name, what in rows.items():
-        typer.echo(f"  {name:{width}}  {what}".rstrip())
+        echo(f"  {name:{width}}  {what}".rstrip())
 
 
 def _first_line(task: type) -> str:

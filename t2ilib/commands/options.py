@@ -1,8 +1,10 @@
-"""Options that several commands share."""
+"""What several commands share: options, and the one way to print."""
 
 from typing import Annotated
 
 import typer
+
+from t2ilib.errors import printable
 
 Set = Annotated[
     list[str] | None,
@@ -21,3 +23,8 @@ Truncation = Annotated[
     typer.Option(help="Leave out noise beyond 2 sigma, scale the rest by this; DF-GAN is evaluated at 0.88."),
 ]
 Processes = Annotated[int, typer.Option(help="Processes, one GPU each.")]
+
+
+def echo(line: object = "", *, err: bool = False) -> None:
+    r"""Print one line: names of files and strangers' text are shown, and never obeyed by the terminal (\x1b, \n)."""
+    typer.echo(printable(line), err=err)

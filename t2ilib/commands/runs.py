@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from t2ilib.errors import InputError
+from t2ilib.commands.options import echo
+from t2ilib.errors import InputError, printable
 from t2ilib.files import RUNS
 
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, or the name of a run under runs.")]
@@ -22,11 +23,12 @@ def runs(
         raise InputError(f"{folder}: no such folder; train something first, or name another")
     found = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not found:
-        typer.echo(f"{folder}: holds no runs yet")
+        echo(f"{folder}: holds no runs yet")
         return
-    width = max(len(path.name) for path in found)
-    for path in found:
-        typer.echo(f"{path.name:{width}}  {_described(path)}")
+    names = [printable(path.name) for path in found]
+    width = max(map(len, names))
+    for name, path in zip(names, found, strict=True):
+        echo(f"{name:{width}}  {_described(path)}")
 
 
 def follow(run: RunFolder) -> None:
@@ -45,17 +47,17 @@ def follow(run: RunFolder) -> None:
             alive = running(watched)
             lines = printed(watched.folder / LOG)
             for line in lines[said:]:
-                typer.echo(line)
+                echo(line)
             said = len(lines)
             for record in watched.records():
                 if record["step"] > step:
                     step = record["step"]
-                    typer.echo(_line(record))
+                    echo(_line(record))
             if alive:
                 time.sleep(1)
     except KeyboardInterrupt:
         return
-    typer.echo(f"{watched.folder}: not running; {_done(watched)}")
+    echo(f"{watched.folder}: not running; {_done(watched)}")
 
 
 def stop(run: RunFolder) -> None:
@@ -66,14 +68,12 @@ def stop(run: RunFolder) -> None:
 
     stopped = Run.open(run)
     if not ask(stopped):
-        if running(stopped):
-            raise InputError(f"{stopped.folder / 'process'}: does not say which process trains here; end it yourself")
-        typer.echo(f"{stopped.folder}: not running; {_done(stopped)}")
+        echo(f"{stopped.folder}: not running; {_done(stopped)}")
         return
-    typer.echo(f"{stopped.folder}: asked to end after its step; waiting")
+    echo(f"{stopped.folder}: asked to end after its step; waiting")
     while running(stopped):
         time.sleep(0.2)
-    typer.echo(f"{stopped.folder}: has ended; {_done(stopped)}")
+    echo(f"{stopped.folder}: has ended; {_done(stopped)}")
 
 
 def _described(folder: Path) -> str:
@@ -95,19 +95,23 @@ def _described(folder: Path) -> str:
 
 def _steps(run: Any) -> int:
     """Return the steps that are done: those of the last record, or of the last checkpoint where that is later."""
-    kept = [int(path.stem.removeprefix("step_")) for path in run.checkpoints()]
-    return max([record["step"] for record in run.records()[-1:]] + kept, default=0)
+    from t2ilib.training.run import step_of
+
+    return max([record["step"] for record in run.records()[-1:]] + list(map(step_of, run.checkpoints())), default=0)
 
 
 def _done(run: Any) -> str:
     """Say what a run has kept."""
+    from t2ilib.training.run import step_of
+
     kept = run.checkpoints()
     if not kept:
         return "no checkpoint is written yet"
-    return f"safe is {kept[-1]}, step {int(kept[-1].stem.removeprefix('step_'))} of {run.recipe.training.steps}"
+    return f"safe is {kept[-1]}, step {step_of(kept[-1])} of {run.recipe.training.steps}"
 
 
 def _line(record: dict) -> str:
-    numbers = {key: value for key, value in record.items() if "/" in key and isinstance(value, int | float)}
-    speed = f"  {record['images_per_second']:g} pictures/s" if "images_per_second" in record else ""
-    return f"step {record['step']}{speed}  " + "  ".join(f"{key} {value:.3g}" for key, value in numbers.items())
+    numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+    speed = [f"{numbers['images_per_second']:g} pictures/s"] if "images_per_second" in numbers else []
+    terms = [f"{key} {value:.3g}" for key, value in numbers.items() if "/" in key]
+    return "  ".join([f"step {record['step']}", *speed, *terms])

@@ -1,11 +1,12 @@
 """The commands that train: train and resume."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from t2ilib.commands.options import Device, Missing, Processes, Set, Source
+from t2ilib.commands.options import Device, Missing, Processes, Set, Source, echo
 from t2ilib.errors import InputError
 from t2ilib.files import RUNS
 
@@ -66,7 +67,7 @@ def resume(
     if source.suffix == ".safetensors" and folder is None:
         raise InputError(f"{source}: is a checkpoint; name the new run's folder with --folder")
     _check_machine(processes, device)
-    run = Run.open(source) if folder is None else Run.branch(source, folder)
+    run = Run.open(source) if folder is None else Run.branch(source, folder, steps)
     recipe = run.recipe if steps is None else run.recipe.override(**{"training.steps": steps})
     _train(recipe, run.folder, processes, device)
 
@@ -83,7 +84,7 @@ def _train(recipe: Any, folder: Path, processes: int = 1, device: str | None = N
             else:
                 _train_together(recipe, folder, processes)
     except Stopped as stopped:
-        typer.echo(f"{stopped}; the same command goes on from the last checkpoint", err=True)
+        echo(f"{stopped}; t2i resume {shlex.quote(str(folder))} goes on from the last checkpoint", err=True)
         raise typer.Exit(128 + stopped.number) from None
 
 
@@ -100,14 +101,14 @@ def _train_here(recipe: Any, folder: Path, device: str | None) -> None:
     main, last = this_process().is_main_process, None
     records = run_recipe(recipe, folder)
     if main:
-        typer.echo(f"{folder}: loading pictures and encoders; the first record follows")
+        echo(f"{folder}: loading pictures and encoders; the first record follows")
         records = progress(tensorboard(records, Path(folder) / "tensorboard"), recipe.training.steps)
     for record in records:
         last = record
     if main and last is None:
-        typer.echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
+        echo(f"{folder}: all {recipe.training.steps} steps are done; raise --steps to go on")
     elif main:
-        typer.echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
+        echo(f"{folder}: {last['step']} steps, {last['images']} pictures, {last['seconds']:.0f} s")
 
 
 def _train_together(recipe: Any, folder: Path, processes: int) -> None:
@@ -116,11 +117,11 @@ def _train_together(recipe: Any, folder: Path, processes: int) -> None:
     from t2ilib.training.lock import writing
     from t2ilib.training.workers import log_of, train_together
 
-    with writing(folder):
+    with writing(folder) as lock:
         run = Run.create(folder, recipe)
-        typer.echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")
-        train_together(run, processes, command(run), environment())
-    typer.echo(f"{folder}: {recipe.training.steps} steps are done")
+        echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")
+        train_together(run, processes, command(run), environment(), lock)
+    echo(f"{folder}: {recipe.training.steps} steps are done")
 
 
 def _check_machine(processes: int, device: str | None) -> None:
@@ -136,9 +137,15 @@ def _check_machine(processes: int, device: str | None) -> None:
 
 
 def _as_seen_from_here(source: str) -> str:
-    """Return the absolute path of a source in the working folder: the run may be continued from another one."""
-    path = Path(source).expanduser()
-    return str(path.resolve()) if source != "toy" and path.exists() else source
+    """Return the absolute path of a source in the working folder: the run may be continued from another one.
+
+    A source that is not there stays as it is; who loads it says so.
+    """
+    try:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if source != "toy" and path.exists() else source
+    except (OSError, RuntimeError):  # a name that is too long; "~name" without a home
+        return source
 
 
 def _parse(changes: list[str] | None) -> dict[str, Any]:

@@ -5,13 +5,15 @@ import inspect
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from t2ilib import files
-from t2ilib.data.captioned import CaptionedImages, check_size, is_packed, open_packed, pack
+from t2ilib.data.captioned import CaptionedImages, check_size
 from t2ilib.data.importers.cub import import_cub
 from t2ilib.data.importers.folder import METADATA, import_folder
+from t2ilib.data.packed import is_packed, open_packed, pack
 from t2ilib.errors import InputError
 
 __all__ = ["CaptionedImages", "import_cub", "import_folder", "load", "open_packed", "pack"]
@@ -19,9 +21,10 @@ __all__ = ["CaptionedImages", "import_cub", "import_folder", "load", "open_packe
 ACCEPTED = (
     '"toy", a packed set, a folder or zip with metadata.jsonl, or a folder with CUB_200_2011/ and text/ (AttnGAN\'s)'
 )
+STEM_LIMIT = 150  # bytes of a source's name that go into that of its packed set
 
 
-def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
+def load(source: str | Path, size: int, /, **options: object) -> CaptionedImages:
     """Return the captioned images of `source` at `size` x `size` pixels.
 
     `source` is "toy" (options: train, validation, test, seed), a packed set, a folder or zip with `metadata.jsonl`, or
@@ -39,8 +42,8 @@ def load(source: str | Path, size: int, **options: object) -> CaptionedImages:
         return _open_at(path, size, options)
     importer = _importer(path, source)
     _check_options(options, ("allow_missing", "held_out") if importer is import_folder else ("allow_missing",), source)
-    key = [str(path.resolve()), *_fingerprint(path), size, options]
-    return _packed_once(f"{path.resolve().stem}-{size}-{_short(key)}", lambda: importer(path, size, **options))
+    key = [str(path.resolve()), _fingerprint(path), size, options]
+    return _packed_once(f"{_stem(path)}-{size}-{_short(key)}", lambda: importer(path, size, **options))
 
 
 def _reached(source: str | Path) -> Path:
@@ -66,10 +69,25 @@ def _located(source: str | Path) -> Path:
 def _importer(path: Path, source: str | Path) -> Callable[..., CaptionedImages]:
     if path.is_dir() and (path / "CUB_200_2011").is_dir():
         return import_cub
-    if path.is_file() or any(path.glob(METADATA)) or any(path.glob(f"*/{METADATA}")):
+    lists = (METADATA, f"*/{METADATA}", f"*/*/{METADATA}")  # of the last, the importer says which folder to give
+    if any(any(path.glob(pattern)) for pattern in lists) or (path.is_file() and _is_zip(path)):
         return import_folder
-    what = "holds no data set that is known"
+    what = "no zip archive" if path.is_file() else "holds no data set that is known"
     raise InputError(f"{source}: {what}; give {ACCEPTED}; data/README.md says where data sets come from")
+
+
+def _is_zip(path: Path) -> bool:
+    """Say whether a file is a zip archive, or what is left of one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"PK" or zipfile.is_zipfile(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable, or get it again") from None
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a source as a part of a file's name, which holds 255 bytes at most."""
+    return path.resolve().stem.encode(errors="replace")[:STEM_LIMIT].decode(errors="ignore")
 
 
 def _load_toy(size: int, options: dict) -> CaptionedImages:
@@ -104,21 +122,28 @@ def _check_options(options: dict, known: tuple[str, ...], source: object) -> Non
 
 
 def _short(key: object) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+    try:
+        text = json.dumps(key, sort_keys=True)
+    except TypeError:  # an option that no importer takes: a date, say; it will be refused there
+        text = repr(key)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _fingerprint(path: Path) -> Iterator[str]:
-    """Yield what changes when a file of the source does: a hash over names, sizes and times of change."""
+def _fingerprint(path: Path) -> str:
+    """Return what changes when a file of the source does: a hash over names, sizes and times of change."""
     digest = hashlib.sha256()
     for name, size, changed in sorted(_states(path)):
-        digest.update(f"{name}\0{size}\0{changed}\n".encode())
-    yield digest.hexdigest()
+        digest.update(os.fsencode(name) + f"\0{size}\0{changed}\n".encode())
+    return digest.hexdigest()
 
 
 def _states(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, size and time of change of each file, but of those that are made from sources."""
     if path.is_file():
         yield path.name, path.stat().st_size, path.stat().st_mtime_ns
-    for folder, _, names in os.walk(path):
+    made = {os.path.realpath(files.DATA / name) for name in ("packed", "text")}
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in made]
         for file in (os.path.join(folder, name) for name in names):
             if os.path.exists(file):  # links may lead nowhere
                 yield file, os.stat(file).st_size, os.stat(file).st_mtime_ns

@@ -1,31 +1,17 @@
-"""Captioned images, the one form in which every data set reaches the rest of the library, and its packed form on disk.
+"""Captioned images, the one form in which every data set reaches the rest of the library."""
 
-A *packed set* is a folder of three files: `images.npy` (one uint8 array, memory-mapped when opened), `captions.jsonl`
-(one object per picture) and `meta.json` (format version, counts, names, where the pictures came from).
-"""
-
-import json
-import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from t2ilib.data import reading
 from t2ilib.errors import InputError
-from t2ilib.files import ABANDONED_SECONDS
 
-FORMAT = "t2ilib-packed"
-VERSION = 1
-IMAGES, CAPTIONS, META = "images.npy", "captions.jsonl", "meta.json"
 SPLITS = ("train", "validation", "test")
 SIDE_LIMIT = 1024  # pixels of a side
+SHARE = 0.9  # of the memory that is free, which pictures may take
 
 
 @dataclass(frozen=True)
@@ -63,6 +49,7 @@ class CaptionedImages:
             raise InputError(f"class_ids: {self.class_ids.dtype}; give whole numbers")
         if not all(isinstance(name, str) for name in self.class_names):
             raise InputError("class_names: not all are texts; give one for each class")
+        _check_letters("".join(self.class_names), "class_names: {}; correct it")
         if count and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(self.class_names):
             raise InputError(f"class_ids: outside 0..{len(self.class_names) - 1}, the classes that are named")
 
@@ -114,188 +101,31 @@ class CaptionedImages:
 def _check_captions(row: object, index: int) -> None:
     if not isinstance(row, list) or not all(isinstance(caption, str) for caption in row):
         raise InputError(f"captions: those of picture {index} are no list of texts; give one")
-    if not all(row) or not row:
+    _check_letters("".join(row), f"captions: {{}} for picture {index}; correct it")
+    if not row or not all(map(has_words, row)):
         what = "an empty one" if row else "none"
         raise InputError(f"captions: picture {index} has {what}; every picture needs at least one, with words")
+
+
+def has_words(caption: str) -> bool:
+    """Say whether a caption shows anything; spaces and characters without width do not."""
+    return any(letter.isprintable() and not letter.isspace() for letter in caption)
+
+
+def _check_letters(text: str, message: str) -> None:
+    if "\0" in text:
+        raise InputError(message.format("a NUL character"))
     try:
-        "".join(row).encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"captions: half a character (a lone surrogate) for picture {index}; correct it") from None
+        raise InputError(message.format("half a character (a lone surrogate)")) from None
 
 
 def check_size(size: object, count: int = 0) -> None:
-    """Raise InputError for an impossible side of pictures, and for `count` of them that this machine cannot hold."""
+    """Raise InputError for an impossible side of pictures, and for `count` of them that memory cannot hold now."""
     if type(size) is not int or not 1 <= size <= SIDE_LIMIT:
         raise InputError(f"size: {size}; give the side of the pictures in pixels, 1 to {SIDE_LIMIT}")
-    needed = count * size * size * 3
-    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
-        told = f"{count} pictures take {needed / 2**30:.1f} GiB, this machine has {memory / 2**30:.1f}"
-        raise InputError(f"size: {size}; at that side {told}; choose a smaller one")
-
-
-def pack(dataset: CaptionedImages, folder: str | Path) -> None:
-    """Write `dataset` as a packed set at `folder`, whole or not at all, replacing a packed set that is there.
-
-    Raises `InputError` when `folder` holds something else than a packed set, or cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and not (is_packed(folder) or (folder.is_dir() and not any(folder.iterdir()))):
-        raise InputError(f"{folder}: holds something else than a packed set; move it away, or choose another folder")
-    try:
-        with _temporary_beside(folder) as temporary:
-            _check_space(dataset.images.nbytes, temporary)
-            _write(dataset, temporary)
-            _swap(temporary, folder)
-    except OSError as error:
-        what = error.strerror or error
-        raise InputError(f"{folder}: cannot be written ({what}); make room there, or set T2I_DATA elsewhere") from error
-
-
-def _write(dataset: CaptionedImages, folder: Path) -> None:
-    np.save(folder / IMAGES, dataset.images)
-    with open(folder / CAPTIONS, "w", encoding="utf-8") as file:
-        file.writelines(_rows(dataset))
-    (folder / META).write_text(json.dumps(_meta(dataset), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in (IMAGES, CAPTIONS, META):
-        with open(folder / name, "rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _check_space(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"the pictures take {needed >> 20} MiB, {free >> 20} are free")
-
-
-def is_packed(folder: str | Path) -> bool:
-    """Say whether `folder` looks like a packed set, damaged or not."""
-    folder = Path(folder)
-    return (folder / META).is_file() and any((folder / name).exists() for name in (IMAGES, CAPTIONS))
-
-
-def open_packed(folder: str | Path) -> CaptionedImages:
-    """Open a packed set with its pictures memory-mapped; `InputError` names what is damaged, and the remedy."""
-    folder = Path(folder)
-    meta = _read_meta(folder)
-    images = _read_images(folder / IMAGES, (meta["count"], meta["size"], meta["size"], 3))
-    rows = _read_rows(folder / CAPTIONS, meta["count"])
-    try:
-        return CaptionedImages(
-            images=images,
-            captions=[row["captions"] for row in rows],
-            class_ids=_whole([row["class_id"] for row in rows], "class_id"),
-            splits=np.array([str(row["split"]) for row in rows], dtype=np.str_),
-            class_names=meta["class_names"],
-            attributes=_whole([row["attributes"] for row in rows], "attributes") if meta["attributes"] else None,
-            source=meta["source"],
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _damaged(folder / CAPTIONS, f"{type(error).__name__}: {error}") from error
-
-
-def _whole(column: list, name: str) -> np.ndarray:
-    """Return a column of whole numbers as int64; 1.5 would become 1."""
-    found = np.array(column)
-    if len(column) and found.dtype != np.int64:
-        raise TypeError(f"{name}: not whole numbers")
-    return found.astype(np.int64)
-
-
-def _rows(dataset: CaptionedImages) -> Iterator[str]:
-    for index, captions in enumerate(dataset.captions):
-        row = {"captions": captions, "class_id": int(dataset.class_ids[index]), "split": str(dataset.splits[index])}
-        if dataset.attributes is not None:
-            row["attributes"] = dataset.attributes[index].tolist()
-        line = json.dumps(row, ensure_ascii=False) + "\n"
-        if len(line.encode()) > reading.LINE_LIMIT:
-            raise InputError(f"captions: those of picture {index} take over {reading.LINE_LIMIT} bytes; shorten them")
-        yield line
-
-
-def _meta(dataset: CaptionedImages) -> dict:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "count": len(dataset),
-        "size": dataset.size,
-        "class_names": list(dataset.class_names),
-        "attributes": dataset.attributes is not None,
-        "source": dataset.source,
-    }
-
-
-def _swap(new: Path, folder: Path) -> None:
-    retired = new.with_suffix(".old.part")
-    if folder.exists():
-        folder.rename(retired)
-    new.rename(folder)
-    shutil.rmtree(retired, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what packing into `folder` left over a day ago, when the process was killed outright."""
-    for left in folder.parent.glob(f".{folder.name}.*.part"):
-        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def _temporary_beside(folder: Path) -> Iterator[Path]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-    finally:  # also on Ctrl-C; after the rename there is nothing to remove
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _damaged(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: {what}; delete the folder {path.parent} and pack its source again")
-
-
-def _read_meta(folder: Path) -> dict:
-    path = folder / META
-    if not reading.is_file(path, folder):
-        raise InputError(f"{folder}: not a packed set ({META} is missing); pack a source there first")
-    try:
-        text = reading.read_bytes(path, folder).decode("utf-8")
-        meta = reading.parse_json(text, META)
-    except ValueError as error:
-        raise _damaged(path, f"not JSON ({error})") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise InputError(f"{path}: not the metadata of a packed set; choose another folder")
-    if meta.get("version") != VERSION:
-        raise _damaged(path, f"packed-set version {meta.get('version')!r}, this library reads {VERSION}")
-    kinds = {"count": int, "size": int, "class_names": list, "attributes": bool, "source": dict}
-    for key, kind in kinds.items():
-        if type(meta.get(key)) is not kind or (kind is int and meta[key] < 0):
-            raise _damaged(path, f"entry {key!r} is missing or not a {kind.__name__}")
-    return meta
-
-
-def _read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    if not reading.is_file(path, path.parent):
-        raise _damaged(path, "missing")
-    try:
-        images = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # damaged headers fail in many ways
-        raise _damaged(path, f"cannot be read ({error})") from error
-    if images.shape != shape or images.dtype != np.uint8:
-        raise _damaged(path, f"{images.dtype} of shape {images.shape}, {META} says uint8 of shape {shape}")
-    return images
-
-
-def _read_rows(path: Path, count: int) -> list[dict]:
-    if not reading.is_file(path, path.parent):
-        raise _damaged(path, "missing")
-    try:
-        with open(path, "rb") as file:
-            lines = islice(reading.lines(file, path.name), count + 1)  # a longer file is not read to its end
-            rows = [reading.parse_json(text, f"line {number}") for number, text in lines]
-    except (InputError, OSError) as error:
-        raise _damaged(path, f"not JSON lines ({error})") from error
-    if len(rows) != count:
-        raise _damaged(path, f"{len(rows) if len(rows) < count else 'more'} pictures, {META} says {count}")
-    return rows
+    needed, free = count * size * size * 3, psutil.virtual_memory().available
+    if needed > SHARE * free:
+        told = f"{count} pictures take {needed / 2**30:.1f} GiB, this machine has {free / 2**30:.1f} GiB free"
+        raise InputError(f"size: {size}; at that side {told}; choose a smaller one, or end other programs")

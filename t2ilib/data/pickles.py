@@ -15,6 +15,9 @@ from t2ilib.data import reading
 from t2ilib.errors import InputError
 
 LIMIT = 8 << 20  # bytes of a pickle; the names of COCO's training pictures take 3 MB
+STEPS_LIMIT = 1_000_000  # pieces that are read from it; those names take 500,000
+WINDOWS = re.compile(rb"\([ld]p\d+\r\n")  # how a pickled list or dictionary of the oldest form then begins
+ARRAYS = ("_reconstruct", "_frombuffer")  # the functions of numpy that make arrays
 LONGEST_NUMBER = 4096  # bits of a whole number
 
 
@@ -24,6 +27,10 @@ def restricted_load(path: str | Path) -> object:
     Strings written by Python 2 are read as latin-1. Every other content raises `InputError` before it can do anything.
     """
     path, data = Path(path), reading.read_bytes(path, limit=LIMIT)
+    if WINDOWS.match(data):
+        raise InputError(
+            f"{path}: a program changed its line ends to those of Windows; get it again, and do not edit it"
+        )
     try:
         value = _Unpickler(_Whole(data), encoding="latin-1").load()
         _check_plain(value)
@@ -37,9 +44,17 @@ def restricted_load(path: str | Path) -> object:
 
 
 class _Whole(io.BytesIO):
-    """Bytes of which no more can be read than are there: the end within an item is an EOFError."""
+    """Bytes of which no more can be read than are there: the end within an item is an EOFError.
+
+    They are read in `STEPS_LIMIT` pieces at most: an empty list takes one byte of a file, and sixty of memory.
+    """
+
+    steps = 0
 
     def read(self, size: int | None = -1) -> bytes:
+        self.steps += 1
+        if self.steps > STEPS_LIMIT:
+            raise _Refused(f"holds over {STEPS_LIMIT:,} items")
         found = super().read(size)
         if size is not None and len(found) < size:
             raise EOFError
@@ -106,6 +121,8 @@ class _Unpickler(pickle._Unpickler):
     """Python's own reference unpickler (its memo cannot be blown up), without the opcodes that data does not need."""
 
     def find_class(self, module: str, name: str) -> Callable:
+        if module.startswith("numpy.") and name in ARRAYS:
+            raise _Refused("holds a numpy array: pickle its tolist() instead")
         if (module, name) not in ADMITTED:
             raise _Refused(f"wants to run {module}.{name}")
         return ADMITTED[module, name]

@@ -3,7 +3,8 @@
 Whatever is wrong becomes an `InputError` that names the file, and its line where there is one.
 """
 
-import json
+import codecs
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from t2ilib.errors import InputError
+from t2ilib.files import parse_json
 
 FILE_LIMIT = 256 << 20  # bytes of a file that is read whole: a picture, a list
 LINE_LIMIT = 1 << 20  # bytes of one line of a list
+MARKS = {codecs.BOM_UTF32_LE: 32, codecs.BOM_UTF32_BE: 32, codecs.BOM_UTF16_LE: 16, codecs.BOM_UTF16_BE: 16}
 
 
 def is_file(path: str | Path, inside: str | Path | None = None) -> bool:
@@ -49,45 +52,53 @@ def read_bytes(path: str | Path, inside: str | Path | None = None, limit: int = 
         raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable, or get it again") from None
 
 
-def lines(file: BinaryIO, name: str | Path, errors: str = "strict") -> Iterator[tuple[int, str]]:
+class OldLines:
+    r"""A binary file whose lines end at "\n", "\r\n", or "\r" alone, as old Macs wrote them; for `lines`."""
+
+    def __init__(self, file: BinaryIO):
+        """Read `file`, each byte as one letter, with all of Python's line ends."""
+        self.text = io.TextIOWrapper(file, "latin-1", newline=None)
+
+    def readline(self, size: int) -> bytes:
+        r"""Return the next line, or its first `size` bytes; its end is "\n"."""
+        return self.text.readline(size).encode("latin-1")
+
+
+def lines(
+    file: BinaryIO | OldLines,
+    name: str | Path,
+    limit: int = LINE_LIMIT,
+    each: str = "picture",
+    errors: str = "strict",
+) -> Iterator[tuple[int, str]]:
     r"""Yield number and text of each line that is not blank; only "\n" ends one, and a byte-order mark is left out.
 
-    Bytes that are not UTF-8 raise InputError, or become U+FFFD if `errors` is "replace".
+    InputError names a line of more than `limit` bytes; the remedy says of what there is one `each`. Bytes that are not
+    UTF-8 raise it, too, or become U+FFFD if `errors` is "replace".
     """
-    number = 0
-    while line := file.readline(LINE_LIMIT + 1):
-        number += 1
-        if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError(f"{name}: not UTF-8 but UTF-16; save it as UTF-8")
+    remedy = f"save it as UTF-8 text, one {each} per line"
+    for number, line in enumerate(iter(lambda: file.readline(limit + 1), b""), start=1):
+        marks = [bits for mark, bits in MARKS.items() if number == 1 and line.startswith(mark)]
+        if marks:  # UTF-16's is the beginning of UTF-32's, which comes first
+            raise InputError(f"{name}: not UTF-8 but UTF-{marks[0]}; {remedy}")
         if b"\0" in line:
-            raise InputError(f"{name} line {number}: holds NUL bytes, so it is not UTF-8 text; save it as UTF-8")
-        if len(line) > LINE_LIMIT:
-            raise InputError(f"{name} line {number}: longer than {LINE_LIMIT} bytes; write one picture per line")
+            raise InputError(f"{name} line {number}: holds NUL bytes, so it is not UTF-8 text; {remedy}")
+        if len(line) > limit:
+            raise InputError(f"{name} line {number}: longer than {limit} bytes; {remedy}")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors)
         except UnicodeDecodeError as error:
-            raise InputError(f"{name} line {number}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+            raise InputError(f"{name} line {number}: not UTF-8 ({error.reason}); {remedy}") from None
         if text.strip():
             yield number, text
 
 
-def parse_json(text: str, where: str) -> Any:
-    """Return what JSON says; InputError names `where`, also for deep nesting and for a key that is there twice."""
+def parse_line(text: str, where: str) -> Any:
+    """Return what a line of JSON says, as `files.parse_json` does; InputError names `where` it is."""
     try:
-        return json.loads(text, object_pairs_hook=_mapping)
-    except RecursionError:
-        reason = "nested too deeply"
+        return parse_json(text)
     except ValueError as error:
-        reason = str(error)
-    raise InputError(f"{where}: not JSON that can be read ({reason}); correct it")
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return found
+        raise InputError(f"{where}: not JSON that can be read ({error}); correct it") from None
 
 
 def check_text(text: str, where: str | Path) -> str:

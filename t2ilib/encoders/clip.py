@@ -19,6 +19,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from t2ilib import weights
+from t2ilib.encoders.effort import check_effort
 from t2ilib.encoders.stored import check_stored
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
 from t2ilib.errors import InputError, one_line
@@ -176,6 +177,15 @@ def build_model(config: dict) -> nn.Module:
     return model
 
 
+def outline(config: dict) -> nn.Module:
+    """Return the networks on the device "meta"; InputError where a picture or a caption would take too much of them."""
+    with torch.device("meta"):
+        model = build_model(config)
+    sizes = config["model"]["vision_cfg"]["image_size"], config["model"]["text_cfg"]["context_length"]
+    check_effort(model.eval(), *sizes)
+    return model
+
+
 def convolutional_stem(channels: Sequence[int], width: int) -> nn.Sequential:
     """Return what turns pictures (B, 3, H, W) into a transformer's patches (B, width, h, w), h = H / 2^len(channels).
 
@@ -200,12 +210,12 @@ def open_encoder(folder: str | Path) -> CLIPEncoder:
     config, path = weights.read_config(folder, KIND, remedy), Path(folder) / weights.CONFIG
     try:
         check_stored(config, len(weights.stored_shapes(folder, remedy)))
-        with torch.device("meta"):
-            network = build_model(config)
         WordTokenizer(config["vocabulary"], config["model"]["text_cfg"]["context_length"])
+        network = outline(config)
     except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = one_line(error if isinstance(error, InputError) else repr(error), 200)
         raise InputError(f"{path}: damaged ({reason}); {remedy}") from error
+    weights.check_belongs(folder, config, remedy)
     weights.check_shapes(folder, network, remedy)
     encoder = build_encoder(config)
     weights.load_weights(folder, encoder.model, remedy)

@@ -29,13 +29,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, save_encoder, to_clip_range
+from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, outline, save_encoder, to_clip_range
 from t2ilib.encoders.exchange import WordExchange
 from t2ilib.encoders.reading import exchanged_values, word_wins
 from t2ilib.encoders.retrieval import retrieval
-from t2ilib.encoders.stored import check_name
+from t2ilib.encoders.stored import LAYERS, check_name, check_stem
 from t2ilib.encoders.tokens import END, PAD, SPECIAL, WordTokenizer
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.features import Batch, Needs
 from t2ilib.settings import BATCH, COUNT, POSITIVE, SHARE, STEPS, WEIGHT, WIDTH, Range, check_ranges
 from t2ilib.task import Task, warmup_cosine
@@ -52,28 +52,16 @@ class ClipConfig:
     image_size: Annotated[int, WIDTH] = 64  # pixels; paper 224
     patch_size: Annotated[int, WIDTH] = 8  # pixels; paper 32
     image_width: Annotated[int, WIDTH] = 128  # channels of the picture transformer; paper 768
-    image_layers: Annotated[int | tuple[int, ...], WIDTH] = (
-        4  # its blocks; paper 12. Four numbers: the stages of the paper's ResNet
-    )
-    stem: Annotated[
-        tuple[int, ...], WIDTH
-    ] = ()  # channels of the convolutions, each halving, that see the picture first; paper none
+    image_layers: Annotated[int | tuple[int, ...], LAYERS] = 4  # its blocks; paper 12; four numbers: stages of a ResNet
+    stem: Annotated[tuple[int, ...], WIDTH] = ()  # channels of halving convolutions before it; paper none
     text_width: Annotated[int, WIDTH] = 128  # channels of the text transformer; paper 512
-    text_layers: Annotated[int, WIDTH] = 2  # its blocks; paper 12
-    context_length: Annotated[int, Range(least=3, most=10_000)] = (
-        48  # tokens a caption, start and end included; paper 77
-    )
+    text_layers: Annotated[int, LAYERS] = 2  # its blocks; paper 12
+    context_length: Annotated[int, Range(least=3, most=10_000)] = 48  # tokens, start and end included; paper 77
     minimum_count: Annotated[int, COUNT] = 1  # a word must occur so often in the captions to enter the vocabulary
     batch_size: Annotated[int, BATCH] = 128  # pictures a step; paper 32,768
-    captions: Annotated[int, Range(least=1, most=2)] = (
-        2  # captions drawn for each picture of the batch, 1 or 2; paper 1
-    )
-    exchanged: Annotated[int, Range(least=0, most=100)] = (
-        0  # captions beside each that have one word wrong (exchange.py); paper 0
-    )
-    words_first: Annotated[int, STEPS] = (
-        0  # first steps, whose only loss is that of the words which captions use; paper 0
-    )
+    captions: Annotated[int, Range(least=1, most=2)] = 2  # drawn for each picture of the batch; paper 1
+    exchanged: Annotated[int, Range(least=0, most=100)] = 0  # captions beside each, one word wrong; paper 0
+    words_first: Annotated[int, STEPS] = 0  # first steps, whose only loss is that of the captions' words; paper 0
     word_loss: Annotated[float, WEIGHT] = 0.0  # weight of that loss beside the contrastive one, afterwards; paper 0
     parts: bool = False  # it also asks of which part a word is said, "red" of wings; paper no
     lr: Annotated[float, POSITIVE] = 1e-3  # peak; paper 5e-4
@@ -92,9 +80,7 @@ class ClipConfig:
             )
         if self.parts and not (self.words_first or self.word_loss):
             raise InputError("parts = True: nothing asks for words; set words_first (steps) or word_loss")
-        if self.stem and not (isinstance(self.image_layers, int) and 2 ** len(self.stem) == self.patch_size):
-            size = 2 ** len(self.stem)
-            raise InputError(f"stem = {self.stem}: it belongs to a transformer with patch_size {size}")
+        check_stem(self.stem, self.image_layers, self.patch_size, self.image_size, "model.")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "ClipConfig":
@@ -164,6 +150,15 @@ class Contrastive(Task):
         if len(dataset) < config.batch_size:
             raise InputError(f"{len(dataset)} pictures: fewer than a batch of {config.batch_size}; lower batch_size")
         return cls(config, dataset.captions, encoders.get("start"))
+
+    @classmethod
+    def outline(cls, values: Mapping[str, Any], encoders: Mapping[str, Any]) -> nn.Module:
+        """Return the networks on the device "meta", without words; InputError where no folder of them could be read."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return outline(describe(cls.configure(values), ()))
+        except (AssertionError, ArithmeticError, RuntimeError) as error:
+            raise InputError(f"model: open_clip builds no such networks ({one_line(repr(error))})") from error
 
     @classmethod
     def check_steps(cls, config: ClipConfig, steps: int) -> None:

@@ -138,7 +138,8 @@ def _cached(
     """Return the features from the cache, or compute them and fill it."""
     if cache_folder is None:
         return _encode(encoder, captions, batch_size, words)
-    texts = hashlib.sha256(json.dumps([captions, words]).encode()).hexdigest()
+    split = [] if all(map(str.isascii, captions)) else ["NFC"]  # other words than those of older files
+    texts = hashlib.sha256(json.dumps([captions, words, *split]).encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", encoder.name)
     path = Path(cache_folder) / f"{name}-{encoder.fingerprint[:16]}-{texts[:16]}.safetensors"
     features = _read(path)

@@ -3,15 +3,19 @@
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from pathlib import Path
 
 import open_clip
+import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from t2ilib.encoders.clip import CLIPEncoder, check_answers
 from t2ilib.errors import InputError, one_line
+from t2ilib.memory import check_memory, size_of
+from t2ilib.torch_files import check_archive, reason_of
 
 
 def load_released(
@@ -26,12 +30,16 @@ def load_released(
     path = Path(pretrained) if release is None else cached_file(release, cache_folder)
     if path is None:
         _require_internet(model, pretrained, release, cache_folder)
+    else:
+        check_file(path, model)
     weights = pretrained if path is None else str(path)
     try:
-        network = open_clip.create_model(model, pretrained=weights, cache_dir=cache_folder and str(cache_folder))
+        with warnings.catch_warnings():  # of what is odd about a pickle: it is refused or read
+            warnings.simplefilter("ignore")
+            network = open_clip.create_model(model, pretrained=weights, cache_dir=cache_folder and str(cache_folder))
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # a damaged file can fail anywhere in open_clip
-        raise InputError(f"{model}, {pretrained}: open_clip cannot load it ({one_line(error, 200)})") from error
+        raise InputError(f"{model}, {pretrained}: open_clip cannot load it ({reason_of(error)})") from error
     statistics = release or {}
     encoder = CLIPEncoder(
         network,
@@ -42,6 +50,22 @@ def load_released(
     )
     check_answers(encoder, f"{model}, {pretrained}", "download the weights again")
     return encoder
+
+
+def check_file(path: Path, model: str) -> None:
+    """Raise InputError for a file that cannot hold the weights of `model`, before the network takes its memory."""
+    remedy = "give the weights of that model, or download them again"
+    check_archive(path, remedy)
+    config = open_clip.get_model_config(model)
+    if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
+        return  # others than open_clip build these
+    with torch.device("meta"):
+        network = open_clip.CLIP(*(config[name] for name in ("embed_dim", "vision_cfg", "text_cfg")))
+    numbers, found = sum(weight.numel() for weight in network.parameters()), path.stat().st_size
+    if found < numbers:
+        told = f"{found:,} bytes, which cannot be the {numbers:,} numbers of {model}"
+        raise InputError(f"{path}: open_clip cannot load it ({told}); {remedy}")
+    check_memory(size_of(network), model, "choose a smaller model")
 
 
 def cached_file(release: dict, cache_folder: str | Path | None = None) -> Path | None:

@@ -7,6 +7,7 @@ hundred of them. A vocabulary of whole words is honest about what the encoder kn
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from unicodedata import category, normalize
 
 import torch
 from torch import Tensor
@@ -15,11 +16,22 @@ from t2ilib.errors import InputError
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unknown>")  # ids 0 to 3, before the words
 PAD, START, END, UNKNOWN = range(len(SPECIAL))
+MARKS = ("Mn", "Mc")  # Unicode's categories of what is written on, under or around a letter
+MANY_MARKS = re.compile(r"(\W{30})\W+")  # no language has as many on one letter, and NFC takes their number squared
+SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def split_words(caption: str) -> list[str]:
-    """Return the caption's words and numbers in lower case; punctuation and hyphens separate them."""
-    return re.findall(r"[^\W_]+", caption.lower())
+    """Return the caption's words and numbers in lower case, in NFC; punctuation and hyphens separate them.
+
+    Accents and vowel signs belong to the letter before them, however they are written: "é" is one word in one or two
+    characters. Selectors of a glyph, as after an emoji, are left out.
+    """
+    if caption.isascii():
+        return re.findall(r"[^\W_]+", caption.lower())
+    told = MANY_MARKS.sub(r"\1 ", SELECTORS.sub("", caption.lower()))
+    letters = (letter if letter.isalnum() or category(letter) in MARKS else " " for letter in normalize("NFC", told))
+    return re.findall(r"[^\W_]\S*", "".join(letters))
 
 
 class WordTokenizer:

@@ -35,12 +35,11 @@ from t2ilib.metrics.intervals import GROUPS, interval, jackknifed
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.r_precision import clip_scores, r_precision
 from t2ilib.pictures import to_float
-from t2ilib.settings import Range, check_ranges
+from t2ilib.settings import SEED, TRUNCATION, Range, check_ranges
 from t2ilib.task import Painter
 
 VERSION = 2  # of the measures: since 2 each caption counts once
 CROWD = 20_000  # birds from which those are taken that a caption fits
-TRUNCATION = Range(above=0, most=100)
 SPREAD = 2000  # real pictures, at most, whose mean distance is the unit of the diversity
 
 
@@ -49,7 +48,7 @@ class EvaluationSettings:
     """What is drawn for an evaluation."""
 
     n: Annotated[int, Range(least=1, most=10_000_000)] = 1000  # pictures, one caption each; the literature's is 30,000
-    seed: Annotated[int, Range(least=0, below=2**32)] = 0  # of the choice of captions, the noise, R-precision's rivals
+    seed: Annotated[int, SEED] = 0  # of the choice of captions, the noise, R-precision's rivals
     batch_size: Annotated[int, Range(least=0, most=1_000_000)] = 0  # 0: what the device does fastest
     diversity_captions: Annotated[int, Range(least=1, most=1_000_000)] = 32  # of which several pictures are drawn
     per_caption: Annotated[int, Range(least=2, most=10_000)] = 8  # how many

@@ -114,6 +114,7 @@ def load_judge(folder: str | Path = FOLDER, device: torch.device | str = "cpu") 
             raise InputError(f"{path}: damaged ({name} = {one_line(repr(value))}); {remedy}")
     with torch.device("meta"):
         weights.check_shapes(folder, Judge(config), remedy)
+    weights.check_belongs(folder, stored, remedy)
     judge = Judge(config)
     weights.load_weights(folder, judge, remedy)
     return judge.to(device).eval().requires_grad_(False)

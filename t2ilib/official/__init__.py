@@ -4,6 +4,7 @@ Each paper has a file here that says what its networks are called, how the relea
 follow from shapes.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from t2ilib.official.dfgan import DFGAN
 from t2ilib.official.gancls import GANCLS
 from t2ilib.official.released import STRAY, Entries, Released
 from t2ilib.official.wgan import WGAN
+from t2ilib.torch_files import check_archive
 
 LISTED = 5  # entries that an error message names before it counts the rest
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -57,9 +59,12 @@ def _read(path: str | Path) -> Mapping[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a checkpoint")
+    check_archive(path, "download it again")
     try:
         safe = path.suffix == ".safetensors"
-        content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of what is odd about a pickle: it is refused or read
+            warnings.simplefilter("ignore")
+            content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in either parser
         raise InputError(f"{path}: truncated, or not a checkpoint of plain tensors; download it again") from error
     if not isinstance(content, Mapping):

@@ -5,7 +5,7 @@ No pickle is written or read. A step seeds its own random numbers (see `loop.py`
 
 import inspect
 import json
-import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
+from t2ilib.training.stopping import undivided
 from t2ilib.weights import digest, save_tensors
 
+MOST = 1e15  # of steps, batches, seconds
 NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")  # an optimiser takes roots of them
 
 
@@ -97,8 +99,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     InputError names a file that is missing, foreign, or damaged, which its checksum tells.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
+    try:  # a signal inside safetensors would look like damage
+        with undivided("reading a checkpoint"), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             about = json.loads(metadata["t2ilib"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -108,15 +110,40 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise InputError(f"{path}: not a whole checkpoint of ours ({error}); remove it or take another") from None
     if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata["t2ilib"]):
         raise InputError(f"{path}: not a whole checkpoint of ours (its checksum differs); remove it or take another")
-    check_about(about, {"step": int, "recipe": dict}, path)
+    _check_known(about, path)
     return tensors, about
+
+
+def read_about(path: Path) -> dict:
+    """Return `about` of a checkpoint alone, without its tensors; InputError as `read_checkpoint`, but no checksum."""
+    try:
+        with undivided("reading a checkpoint"), safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["t2ilib"])
+    except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path}: not a whole checkpoint of ours ({error}); remove it or take another") from None
+    _check_known(about, path)
+    return about
+
+
+def _check_known(about: Any, path: Path) -> None:
+    """Raise InputError where step and recipe are missing, or the record is none of that step."""
+    check_about(about, {"step": int, "recipe": dict}, path)
+    named = re.fullmatch(r"step_([0-9]{8,})\.safetensors", path.name)
+    if named and int(named[1]) != about["step"]:
+        raise InputError(f"{path}: holds step {about['step']}, not the one that its name says; give it its name back")
+    if (record := about.get("record")) is not None:
+        step = record.get("step") if isinstance(record, dict) else None
+        numbers = isinstance(record, dict) and all(type(value) in (int, float) for value in record.values())
+        if step != about["step"] or not numbers or type(record.get("images", 0)) is not int:
+            told = one_line(repr(record))
+            raise InputError(f"{path}: not a whole checkpoint of ours (its record is {told}); take another")
 
 
 def check_about(about: Any, required: Mapping[str, type], path: Path) -> None:
     """Raise InputError where what a checkpoint tells of itself lacks an entry, or has one that cannot be."""
     for key, kind in required.items():
         value = about.get(key) if isinstance(about, dict) else None
-        if type(value) is not kind or (kind in (int, float) and not 0 <= value < math.inf):
+        if type(value) is not kind or (kind in (int, float) and not 0 <= value < MOST):
             raise InputError(f"{path}: not a whole checkpoint of ours (its {key} is {value!r}); take another")
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.training.lock import busy, held, opened, owner, sign, sweep, take
+from t2ilib.training.lock import PROCESS, busy, handed_on, held, opened, owner, sign, sweep, take
 from t2ilib.training.recipe import Recipe
 from t2ilib.training.run import Run
-from t2ilib.training.workers import LOG, check_processes, printed, unwritten
+from t2ilib.training.workers import LOG, check_processes, open_log, printed
 
 __all__ = ["LOG", "command", "environment", "last_lines", "launch", "running", "stop"]
 
@@ -45,21 +45,17 @@ def launch(recipe: Recipe, folder: str | Path, processes: int = 1) -> tuple[Run,
             raise busy(folder)
         sweep(folder)
         run = Run.create(folder, recipe)
-        try:
-            log = open(folder / LOG, "ab")  # noqa: SIM115
-        except OSError as error:
-            raise unwritten(folder / LOG, error) from error
-        with log:
+        with open_log(folder / LOG) as log:
             child = subprocess.Popen(
                 command(run, processes),
-                env=environment(),
+                env=environment() | handed_on(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
             )
-        sign(lock, child.pid)
+        sign(lock, child.pid, listens=True)
     return run, child
 
 
@@ -71,17 +67,25 @@ def running(run: Run) -> bool:
 def stop(run: Run) -> bool:
     """Ask the process that trains `run` to end, after its step and with a checkpoint; return whether there was one.
 
-    Of several processes it is the one that started the others, which it takes along.
+    Of several processes it is the one that started the others, which it takes along. Raises InputError where that
+    process cannot be ended in order: a notebook or a script that trains by itself, or another user's.
     """
-    number = owner(run.folder) if running(run) else None
-    if number is None:
+    if not running(run):
         return False
+    trains = owner(run.folder)
+    if trains is None:
+        raise InputError(f"{run.folder / PROCESS}: does not say which process trains here; end it yourself")
+    if not trains.listens:
+        raise InputError(
+            f"{run.folder}: process {trains.number}, a notebook or a script, trains it and would end without a "
+            "checkpoint; interrupt it there"
+        )
     try:
-        os.kill(number, signal.SIGTERM)
+        os.kill(trains.number, signal.SIGTERM)
     except ProcessLookupError:  # it has just ended
         return False
     except PermissionError:
-        raise InputError(f"{run.folder}: process {number}, which trains it, is another user's; ask them") from None
+        raise InputError(f"{run.folder}: process {trains.number} trains it and is another user's; ask them") from None
     return True
 
 

@@ -26,8 +26,9 @@ from t2ilib.training.checkpoints import check_about, flatten_optimizer, load_mod
 from t2ilib.training.ema import EMA
 from t2ilib.training.recipe import TrainingSettings
 from t2ilib.training.run import Run
-from t2ilib.training.stopping import undivided
+from t2ilib.training.stopping import Stopped, divided, undivided
 
+ASKED_EVERY = 10  # steps between two questions among processes whether to end
 Hook = Callable[[int, Task], Mapping[str, Any] | None]  # step, task with its average in place -> entries of the record
 
 
@@ -98,9 +99,14 @@ class Trainer:
             self.task.after_update(role)
         return {f"{role}/{name}": term.detach() for name, term in terms.items()}
 
-    def agree(self, signals: list[int]) -> bool:
-        """Whether a signal has reached any of the processes: all of them then end after the same step."""
+    def agree(self, signals: list[int], number: int, last: bool) -> bool:
+        """Whether the run ends after step `number`, the `last` before a record or not: a signal has come.
+
+        All processes end after the same step. They ask each other only every few steps: an answer waits for the device.
+        """
         if self.process.num_processes > 1:
+            if not last and (number + 1) % ASKED_EVERY:
+                return False
             known = torch.tensor(max(signals, default=0), device=self.device)
             known = int(gather(known[None]).max())
             signals[:] = [known] if known else []
@@ -160,47 +166,63 @@ def train(
     """
     trainer = Trainer(task, settings)
     done, seconds, unfinished = _resume(trainer, run)
-    main, hooks = trainer.process.is_main_process, {"sample": sample, "evaluate": evaluate}
-
-    def finish(record: dict) -> dict:
-        """Draw and measure what is due at the record's step, and keep the record."""
-        for name, hook in hooks.items():
-            if main and hook and _due(record["step"], name, settings):
-                with trainer.averaged() as finished:
-                    record |= hook(record["step"], finished) or {}
-        if main and run:
-            run.append(record)
-        return record
-
-    if unfinished:
-        yield finish(unfinished)
+    finish = partial(_finish, trainer, run, {"sample": sample, "evaluate": evaluate})
     per_batch = batches.batch_size * trainer.process.num_processes
     first = trainer.drawn
     earlier = first * per_batch if trainer.shown is None else trainer.shown
-    while done < settings.steps:
-        stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
-        start, before = time.perf_counter(), trainer.drawn
-        with undivided() as signals:
-            rows = []
+    with undivided() as signals:
+        if unfinished:
+            with divided(signals):
+                finish(unfinished)
+            yield unfinished
+        while done < settings.steps:
+            stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
+            start, before, rows, ends = time.perf_counter(), trainer.drawn, [], False
             for number in range(done, stop):
                 rows.append(trainer.step(number, batches))
-                if trainer.agree(signals):
+                ends = trainer.agree(signals, number, last=number + 1 == stop)
+                if ends:
                     break
             terms = _means(rows, done, trainer, run)
-            done += len(rows)
-            spent = time.perf_counter() - start
+            done, spent = done + len(rows), time.perf_counter() - start
             seconds += spent
-            record = {
-                "step": done,
-                "images": earlier + (trainer.drawn - first) * per_batch,
-                "seconds": round(seconds, 3),
-            }
+            record = {"step": done, "images": earlier + (trainer.drawn - first) * per_batch}
+            record |= {"seconds": round(seconds, 3)}
             record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
-            if main and run and (signals or _due(done, "checkpoint", settings)):  # before anything that can fail
-                about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn, "record": record}
-                run.save(done, trainer.tensors(), about)
-        yield finish(record)
+            keep = partial(_save, trainer, run, dict(record), seconds)
+            kept = ends or _due(done, "checkpoint", settings)
+            if kept:  # before anything that can fail
+                keep()
+            if ends:
+                break
+            try:
+                with divided(signals):
+                    finish(record)
+            except Stopped:
+                if not kept:
+                    keep()
+                raise
+            yield record
     _adopt_average(trainer)
+
+
+def _finish(trainer: Trainer, run: Run | None, hooks: Mapping[str, Hook | None], record: dict) -> None:
+    """Draw and measure what is due at the record's step, add it to the record, and write the record."""
+    if not trainer.process.is_main_process:
+        return
+    for name, hook in hooks.items():
+        if hook and _due(record["step"], name, trainer.settings):
+            with trainer.averaged() as finished:
+                record |= hook(record["step"], finished) or {}
+    if run:
+        run.append(record)
+
+
+def _save(trainer: Trainer, run: Run | None, record: dict, seconds: float) -> None:
+    """Write the checkpoint of the record's step, with the record, which may still be unfinished."""
+    if run and trainer.process.is_main_process:
+        about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn, "record": record}
+        run.save(record["step"], trainer.tensors(), about)
 
 
 def step_seed(seed: int, rank: int, number: int) -> int:

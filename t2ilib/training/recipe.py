@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import yaml
 
 from t2ilib import settings
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.files import ROOT
-from t2ilib.settings import COUNT, STEPS, WEIGHT, Range, check_ranges
+from t2ilib.settings import COUNT, DEPTH, SEED, STEPS, WEIGHT, Range, check_ranges
 
 RECIPES = ROOT / "notebooks" / "recipes"
-SEEDS = 2**32  # how many there are
-LIMIT, DEPTH = 1 << 20, 20  # bytes of a recipe's file, and how deeply its values may nest
+LIMIT = 1 << 20  # bytes of a recipe's file
+TAG = "tag:yaml.org,2002:"  # of YAML's own types
+SCALARS = tuple(f"{TAG}{kind}" for kind in ("str", "int", "float", "bool", "null"))
 TRAINED_HERE = "contrastive"  # as an encoder's name: a small CLIP, trained first, on the training split alone
 
 
@@ -89,7 +90,7 @@ class TrainingSettings:
     """How long a run trains, and what it writes meanwhile."""
 
     steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
-    seed: Annotated[int, Range(least=0, below=SEEDS)] = 0  # weights, batches, noise
+    seed: Annotated[int, SEED] = 0  # weights, batches, noise
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
@@ -174,19 +175,21 @@ def load_recipe(name: str | Path, **changes: Any) -> Recipe:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return what YAML says, as plain values. InputError, in one line, names `where` and the line.
+    """Return what YAML says, as mappings, lists, texts, numbers, true, false and null: what JSON can hold, too.
 
-    Refused, beside what is not YAML: aliases (a few lines of them unpack to gigabytes), deep nesting, tags of other
-    types, and a key that is there twice.
+    InputError, in one line, names `where` and the line. Refused, beside what is not YAML: aliases (a few lines of them
+    unpack to gigabytes), deep nesting, tags, dates, and a key that is there twice or is no text.
     """
     try:
         depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent):
-                raise yaml.MarkedYAMLError(None, None, f"the alias *{event.anchor}; write it out", event.start_mark)
+                raise _refused(event, f"the alias *{event.anchor}; write it out")
+            if getattr(event, "tag", None):
+                raise _refused(event, f"the tag {one_line(event.tag.replace(TAG, '!!'))}; leave it out")
             if depth > DEPTH:
-                raise yaml.MarkedYAMLError(None, None, "nested too deeply", event.start_mark)
+                raise _refused(event, "nested too deeply")
         waiting = [yaml.compose(text, yaml.SafeLoader)]
         while waiting:
             node = waiting.pop()
@@ -195,11 +198,13 @@ def parse_yaml(text: str, where: str) -> Any:
                 waiting += [value for _, value in node.value]
             elif isinstance(node, yaml.SequenceNode):
                 waiting += node.value
+            elif node and node.tag not in SCALARS:
+                raise _refused(node, f"{one_line(node.value)} is a {node.tag.removeprefix(TAG)}; put it in quotes")
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         reason = f"{line}{error.problem}"
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # the last two: dates and numbers that cannot be
+    except (yaml.YAMLError, ValueError) as error:  # the latter: numbers that cannot be
         reason = str(error).splitlines()[0]
     raise InputError(f"{where}: not YAML that can be read ({reason}); see notebooks/recipes for examples")
 
@@ -208,10 +213,16 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(None, None, "a key that is not a name", key.start_mark)
+            raise _refused(key, "a key that is not a name")
+        if key.tag != f"{TAG}str":
+            raise _refused(key, f"the key {one_line(key.value)} is no text; put it in quotes")
         if key.value in seen:
-            raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+            raise _refused(key, f"the key {key.value!r} is there twice")
         seen.add(key.value)
+
+
+def _refused(place: yaml.Event | yaml.Node, what: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=what, problem_mark=place.start_mark)
 
 
 def recipe_from(values: Any, where: str) -> Recipe:

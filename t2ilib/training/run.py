@@ -22,11 +22,11 @@ from typing import Any
 
 from torch import Tensor
 
-from t2ilib.errors import InputError, warn
-from t2ilib.files import RUNS, atomic, write_text
+from t2ilib.errors import InputError, one_line, unwritten, warn
+from t2ilib.files import RUNS, atomic, no_link, write_text
 from t2ilib.training.bar import telling
-from t2ilib.training.checkpoints import check_encoders, read_checkpoint, write_checkpoint
-from t2ilib.training.lock import writing
+from t2ilib.training.checkpoints import check_encoders, read_about, read_checkpoint, write_checkpoint
+from t2ilib.training.lock import CONFIG, writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, folder: str | Path, checkpoint: Path | None = None):
         self.folder, self.checkpoint = Path(folder), checkpoint
+        self.known: Recipe | None = None  # the recipe, where it was made for this run: the file may be edited meanwhile
         self.encoders: dict[str, str] = {}  # role -> fingerprint of what it is trained with, where that is known
 
     @classmethod
@@ -52,12 +53,21 @@ class Run:
         step; and when more steps are done than `recipe` asks for, or their checkpoints are gone.
         """
         run = cls(folder)
-        config = run.folder / "config.yaml"
-        if config.is_file() and (run.records() or run.checkpoints()):
-            run.check_continues(recipe, load_recipe(config))
+        config = run.folder / CONFIG
+        old = load_recipe(config) if config.is_file() else None
+        if old and (run.records() or run.checkpoints()):
+            run.check_continues(recipe, old)
             if not run.checkpoints():
                 run.forget_after(0)  # it begins anew
         write_text(config, recipe.to_yaml())
+        run.known = recipe
+        return run
+
+    @classmethod
+    def join(cls, folder: str | Path, recipe: Recipe) -> "Run":
+        """Return the run that another process of the same training has created."""
+        run = cls(folder)
+        run.known = recipe
         return run
 
     def check_continues(self, recipe: Recipe, old: Recipe) -> None:
@@ -68,16 +78,15 @@ class Run:
                 "set them as they are there (--set), or choose another folder (--folder)"
             )
         self.check_kept(old)
-        done = max((int(path.stem.removeprefix("step_")) for path in self.checkpoints()), default=0)
+        done = max(map(step_of, self.checkpoints()), default=0)
         if recipe.training.steps < done:
-            raise InputError(
-                f"{self.folder}: {done} steps are done, training.steps = {recipe.training.steps} are fewer; "
-                f"give more (--steps), or choose another folder (--folder)"
-            )
+            raise _too_few(self.folder, done, recipe)
 
     def check_kept(self, recipe: Recipe) -> None:
         """Raise InputError where the records tell of checkpoints that are not there: nothing is begun over them."""
         every, steps = recipe.training.checkpoint_every, recipe.training.steps
+        if (self.folder / CHECKPOINTS).exists() and not (self.folder / CHECKPOINTS).is_dir():
+            raise InputError(f"{self.folder / CHECKPOINTS}: is no folder; remove it, or choose another run folder")
         due = [r["step"] for r in self.records() if r["step"] == steps or (every and r["step"] % every == 0)]
         if due and not self.checkpoints():
             raise InputError(
@@ -95,22 +104,27 @@ class Run:
         if path.suffix == ".safetensors":
             return cls(path.parent.parent if path.parent.name == CHECKPOINTS else path.parent, path)
         for candidate in (path, RUNS / folder):
-            if (candidate / "config.yaml").is_file():
+            if (candidate / CONFIG).is_file():
                 return cls(candidate)
         raise InputError(f"{folder}: not a run folder (no config.yaml); runs lie in {RUNS}")
 
     @classmethod
-    def branch(cls, source: str | Path, folder: str | Path) -> "Run":
+    def branch(cls, source: str | Path, folder: str | Path, steps: int | None = None) -> "Run":
         """Make a run in `folder` that goes on from a checkpoint, or from the newest one of another run.
 
-        The checkpoint says with which recipe; encoders that were trained for the old run come along. Raises InputError
-        for a file that is no whole checkpoint with optimisers, and for a folder that holds a run already.
+        The checkpoint says with which recipe, but for the number of `steps` if one is given; encoders that were trained
+        for the old run come along. Raises InputError for a file that is no whole checkpoint with optimisers, for fewer
+        steps than it has done, and for a folder that holds a run already.
         """
         tensors, about, path = cls.open(source).newest_whole()
         if not any(name.startswith("optimizer.") for name in tensors):
             raise InputError(f"{path}: holds a generator alone, without optimisers; give a checkpoint of a run")
+        recipe = recipe_from(about["recipe"], str(path))
+        recipe = recipe if steps is None else recipe.override(**{"training.steps": steps})
+        if recipe.training.steps < about["step"]:
+            raise _too_few(path, about["step"], recipe)
         folder = Path(folder)
-        if (folder / "config.yaml").is_file():
+        if (folder / CONFIG).is_file():
             raise InputError(f"{folder}: holds a run already; choose another folder")
         copy = folder / CHECKPOINTS / f"step_{about['step']:08d}.safetensors"
         with writing(folder):
@@ -118,11 +132,10 @@ class Run:
                 if (path.parent.parent / ENCODERS).is_dir():
                     shutil.copytree(path.parent.parent / ENCODERS, folder / ENCODERS, dirs_exist_ok=True)
             except OSError as error:
-                what = error.strerror or "an encoder could not be copied"
-                raise InputError(f"{folder}: cannot be written ({what}); {path} is unchanged") from error
+                raise unwritten(folder, error, f"{path} is unchanged; make room, or choose another folder") from error
             with atomic(copy) as temporary:
                 shutil.copyfile(path, temporary)
-            run = cls.create(folder, recipe_from(about["recipe"], str(path)))
+            run = cls.create(folder, recipe)
             if record := about.get("record"):
                 run.append(record)
         return run
@@ -130,7 +143,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe that the folder was written with."""
-        return load_recipe(self.folder / "config.yaml")
+        return self.known or load_recipe(self.folder / CONFIG)
 
     def records(self) -> list[dict]:
         """Return the records so far; a last line that a kill cut short is left out."""
@@ -154,14 +167,12 @@ class Run:
         path = self.folder / "records.jsonl"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
+            with open(path, "a", encoding="utf-8", opener=no_link) as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror}); checkpoints are safe; make room, the run goes on"
-            ) from error
+            raise unwritten(path, error, "checkpoints are safe; make room, the run goes on") from error
 
     def forget_after(self, step: int) -> None:
         """Drop the records later than `step`: the run continues from there."""
@@ -176,12 +187,15 @@ class Run:
         return sorted(path for path in found if re.fullmatch(r"step_[0-9]{8,}", path.stem))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], about: Mapping) -> Path:
-        """Write the checkpoint of `step`, then remove all but the last two."""
+        """Write the checkpoint of `step`, then remove all but the last two; later ones are damaged, and renamed."""
         path = self.folder / CHECKPOINTS / f"step_{step:08d}.safetensors"
         details = {**about, "step": step, "recipe": plain(self.recipe), "encoders": self.encoders}
         with telling("writing"):
             write_checkpoint(path, tensors, details)
-        for old in self.checkpoints()[:-KEPT]:
+        there = self.checkpoints()
+        for damaged in there[there.index(path) + 1 :]:  # else the run would have gone on from it
+            damaged.replace(damaged.with_suffix(".damaged"))
+        for old in there[: there.index(path) + 1][:-KEPT]:
             old.unlink()
         return path
 
@@ -203,7 +217,7 @@ class Run:
         """Raise InputError where config.yaml says something else than the newest checkpoint that can be read."""
         for path in reversed(self.checkpoints()):
             try:
-                _, about = read_checkpoint(path)
+                about = read_about(path)
             except InputError:  # `restore` tells of it, and takes the one before
                 continue
             self._check_recipe(about, path)
@@ -212,7 +226,7 @@ class Run:
     def _check_recipe(self, about: Mapping, path: Path) -> None:
         if found := differences(recipe_from(about["recipe"], str(path)), self.recipe):
             raise InputError(
-                f"{self.folder / 'config.yaml'}: says something else than {path} "
+                f"{self.folder / CONFIG}: says something else than {path} "
                 f"({told(found, 'there', 'now')}); put it back, or go on from the checkpoint in a new folder "
                 "(t2i resume CHECKPOINT --folder NEW)"
             )
@@ -236,6 +250,11 @@ class Run:
         raise damage or InputError(f"{self.folder}: has no checkpoint yet; train it first")
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a checkpoint's name tells."""
+    return int(checkpoint.stem.removeprefix("step_"))
+
+
 def same(recipe: Recipe, other: Recipe) -> bool:
     """Whether two recipes decide the same run."""
     return not differences(recipe, other)
@@ -255,8 +274,15 @@ def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def told(found: Mapping[str, tuple[Any, Any]], before: str, after: str) -> str:
     """Say differences in a few words: `training.seed: 0 there, 1 now`."""
-    shown = [f"{key}: {_short(pair[0])} {before}, {_short(pair[1])} {after}" for key, pair in found.items()]
+    shown = [f"{key}: {_short(old)} {before}, {_short(new)} {after}" for key, (old, new) in found.items()]
     return "; ".join(shown[:SHOWN]) + (f"; and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _too_few(where: Path, done: int, recipe: Recipe) -> InputError:
+    return InputError(
+        f"{where}: {done} steps are done, training.steps = {recipe.training.steps} are fewer; give more (--steps), or "
+        "choose another folder (--folder)"
+    )
 
 
 def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -268,5 +294,4 @@ def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    text = value if value is ABSENT else repr(value)
-    return text if len(text) <= LETTERS else f"{text[:LETTERS]}..."
+    return ABSENT if value is ABSENT else one_line(repr(value), LETTERS)

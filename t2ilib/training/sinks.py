@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from t2ilib.errors import InputError
+from t2ilib.errors import unwritten
 from t2ilib.training.run import Run
 
 
@@ -58,10 +58,8 @@ def _named(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}); "
-            "records and checkpoints are safe; make room, and the same command goes on"
-        ) from error
+        remedy = "records and checkpoints are safe; make room, and the same command goes on"
+        raise unwritten(folder, error, remedy) from error
 
 
 def _close(writer: Any, folder: str | Path) -> None:

@@ -13,10 +13,12 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, unwritten
+from t2ilib.training.lock import handed_on
 from t2ilib.training.run import Run
 from t2ilib.training.stopping import Stopped
 
@@ -61,16 +63,17 @@ def check_processes(processes: int) -> None:
         raise InputError(f"processes: {processes} are more than the {devices} {what} here; give at most {devices}")
 
 
-def train_together(run: Run, processes: int, command: list[str], environment: dict[str, str]) -> None:
+def train_together(run: Run, processes: int, command: list[str], environment: dict[str, str], lock: IO) -> None:
     """Run `command` in `processes` processes until all have ended, none of them longer than this one.
 
+    The first, which alone writes to the run's folder, holds its open `lock`, too, in case that this process is killed.
     Raises WorkerError when one dies, after the others have ended; `Stopped` when a signal has reached this process,
     after all have finished their step and the first has written its checkpoint.
     """
     shared, workers = _rendezvous(environment, processes), []
     try:
         for rank in range(processes):
-            workers.append(_started(run, rank, command, shared))
+            workers.append(_started(run, rank, command, shared, lock))
         while _alive(workers) and not _fallen(workers):
             time.sleep(LOOK)
         end = time.monotonic() + TOGETHER
@@ -116,27 +119,28 @@ def printed(path: Path, start: int = 0) -> list[str]:
     return [line for line in lines if line and not BAR.search(line)]
 
 
-def unwritten(path: Path, error: OSError) -> InputError:
-    """Return the error of a log that cannot be written."""
-    return InputError(f"{path}: cannot be written ({error.strerror}); no step was taken; make room or choose a folder")
-
-
-def _started(run: Run, rank: int, command: list[str], shared: dict[str, str]) -> Worker:
-    path = log_of(run, rank)
+def open_log(path: Path) -> IO:
+    """Open a log to go on with; InputError where it cannot be written."""
     try:
-        log = open(path, "ab")  # noqa: SIM115
+        return open(path, "ab")
     except OSError as error:
-        raise unwritten(path, error) from error
-    with log:
+        raise unwritten(path, error, "no step was taken; make room, or choose another folder") from error
+
+
+def _started(run: Run, rank: int, command: list[str], shared: dict[str, str], lock: IO) -> Worker:
+    path = log_of(run, rank)
+    with open_log(path) as log:
+        before = log.tell()
         process = subprocess.Popen(
             command,
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | handed_on(run.folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+            pass_fds=[lock.fileno()] if rank == 0 else [],
         )
-        return Worker(rank, path, log.tell(), process)
+        return Worker(rank, path, before, process)
 
 
 def _rendezvous(environment: dict[str, str], processes: int) -> dict[str, str]:

@@ -2,11 +2,16 @@
 
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from t2ilib import files
 from t2ilib.cli import app
 from t2ilib.commands import catalogue
+from t2ilib.data import CaptionedImages, load, open_packed, pack
+from t2ilib.encoders import encode_dataset, load_encoder
 from t2ilib.errors import InputError
 from t2ilib.training import recipe_names
 from t2ilib.training.lock import writing
@@ -24,11 +29,11 @@ def stored(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "DATA", tmp_path / "data")
     monkeypatch.setattr(catalogue, "RUNS", tmp_path / "runs")
     outside = tmp_path / "elsewhere"
-    files = [tmp_path / "data" / "packed" / SET / part for part in ("images.npy", "captions.jsonl", "meta.json")]
-    files += [tmp_path / "data" / "text" / TEXT, tmp_path / "data" / "weights" / "gancls_toy.safetensors"]
-    files += [tmp_path / "data" / "packed" / "birds" / "images.npy", tmp_path / "data" / "text" / "thesis.safetensors"]
-    files += [outside / "images.npy", tmp_path / "data" / "packed" / "mine-64-0123abcd" / "thesis.txt"]
-    for file in files:
+    paths = [tmp_path / "data" / "packed" / SET / part for part in ("images.npy", "captions.jsonl", "meta.json")]
+    paths += [tmp_path / "data" / "text" / TEXT, tmp_path / "data" / "weights" / "gancls_toy.safetensors"]
+    paths += [tmp_path / "data" / "packed" / "birds" / "images.npy", tmp_path / "data" / "text" / "thesis.safetensors"]
+    paths += [outside / "images.npy", tmp_path / "data" / "packed" / "mine-64-0123abcd" / "thesis.txt"]
+    for file in paths:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x" * 1_500_000)
     os.symlink(outside, tmp_path / "data" / "packed" / "link-64-0123abcd")
@@ -58,6 +63,56 @@ def test_only_what_the_library_wrote_there_is_removed(stored, names, gone):
     lost = before - files_in(stored)
     assert len(lost) == gone and all(SET in name or TEXT in name for name in lost)
     assert (stored / "data" / "packed" / SET / "notes.txt").exists()
+
+
+def test_a_kill_leaves_a_set_whole_or_gone(stored, monkeypatch):
+    folder = stored / "data" / "packed" / SET
+    told = []
+
+    def killed(gone):
+        told.append(folder.exists())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue.shutil, "rmtree", killed)
+        done = t2i("cache", "--clear", SET)
+    assert told == [False] and "removed" not in done.output
+    assert SET not in t2i("cache").output
+    pack(birds(), folder)  # it can be made again at once
+    assert len(open_packed(folder)) == 3
+
+
+def birds():
+    captions = [["a red bird."], ["a blue bird."], ["a green bird."]]
+    splits, ids = np.array(["train"] * 3), np.zeros(3, np.int64)
+    return CaptionedImages(np.full((3, 8, 8, 3), 7, np.uint8), captions, ids, splits, ["birds"])
+
+
+def test_what_a_run_has_opened_outlives_its_removal(stored):
+    folder = stored / "data" / "packed" / "mine-8-0123abcd"
+    pack(birds(), folder)
+    opened = open_packed(folder)
+    assert t2i("cache", "--clear", folder.name).exit_code == 0 and not folder.exists()
+    assert (opened.images == 7).all()
+
+
+def test_what_the_library_stores_is_what_is_listed(tmp_path, monkeypatch):
+    """The names that `data.load` and `encode_dataset` give are known here; a name of two lines, too."""
+    monkeypatch.setattr(catalogue, "DATA", tmp_path)
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    (tmp_path / "two\nlines").mkdir()
+    write_folder(tmp_path / "two\nlines")
+    dataset = load(tmp_path / "two\nlines", 8)
+    encode_dataset(load_encoder("toy-clip"), dataset, tmp_path / "text")
+    rows = t2i("cache").output.splitlines()
+    assert [row.split()[0] for row in rows] == ["packed", "text"]
+    assert rows[0].endswith(dataset.folder.name.replace("\n", r"\n"))
+    assert t2i("cache", "--clear").exit_code == 0 and "nothing in the cache" in t2i("cache").output
+
+
+def write_folder(folder):
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a red bird."}\n')
 
 
 @pytest.mark.parametrize("name", ["../weights", "birds", "link-64-0123abcd", "mine-64-0123abcd", "", "*", "/etc"])

@@ -17,11 +17,11 @@ from t2ilib.training.launch import running
 TRAINER = """
 import os, signal, sys, time
 from pathlib import Path
-import fcntl
-file = open(Path(sys.argv[1]) / "process", "a")
-fcntl.flock(file, fcntl.LOCK_EX)
-os.ftruncate(file.fileno(), 0)
-os.write(file.fileno(), str(os.getpid()).encode())
+from t2ilib.training.lock import opened, sign, take
+lock = opened(Path(sys.argv[1]))
+file = lock.__enter__()
+assert take(file)
+sign(file, os.getpid(), listens=True)
 def end(*_):
     Path(sys.argv[1], "checkpoints", "step_00000004.safetensors").touch()
     sys.exit(143)

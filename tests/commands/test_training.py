@@ -98,7 +98,7 @@ def test_a_signal_ends_with_its_status(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(training, "_train_here", stopped)
     said, status = one_line(capsys, monkeypatch, "train", "gancls", "--folder", tmp_path)
-    assert status == 143 and said == "stopped by SIGTERM; the same command goes on from the last checkpoint\n"
+    assert status == 143 and said == f"stopped by SIGTERM; t2i resume {tmp_path} goes on from the last checkpoint\n"
 
 
 def test_the_device_reaches_the_run(tmp_path, monkeypatch):
@@ -140,10 +140,11 @@ def test_recipes_pictures_are_those_under_the_data_folder(tmp_path, monkeypatch)
 
 
 def test_a_run_that_several_processes_would_train_is_held_by_their_parent(tmp_path, monkeypatch):
-    from t2ilib.training.lock import owner
+    from t2ilib.training.lock import Owner, owner
 
-    def together(run, processes, command, environment):
-        assert owner(run.folder) == os.getpid() and processes == 2 and command[-1] == str(run.folder.resolve())
+    def together(run, processes, command, environment, lock):
+        assert owner(run.folder) == Owner(os.getpid(), listens=True) and not lock.closed
+        assert processes == 2 and command[-1] == str(run.folder.resolve())
         assert run.recipe.training.steps == 7
 
     monkeypatch.setattr("t2ilib.training.workers.train_together", together)
@@ -166,3 +167,11 @@ def test_help_needs_no_library():
     code = "import sys; from t2ilib.cli import app; app(['train', '--help'], standalone_mode=False); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    """As `t2i list | head -1`: quiet, on both outputs."""
+    command = [sys.executable, "-u", "-m", "t2ilib.cli", "list"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.close()
+    assert child.stderr.read() == "" and child.wait(timeout=60) == 1

@@ -1,16 +1,23 @@
 """Picture files of any origin: odd kinds become upright RGB, broken ones are named."""
 
+import contextlib
 import io
+import os
 import struct
+import time
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from t2ilib.data import decoding
+from t2ilib.data.importers import gathering
 from t2ilib.errors import InputError
 
 
@@ -151,6 +158,106 @@ def test_an_interlaced_png_is_whole_or_refused(side):
         decoded(png(side, side, 0, interlaced=1, data=data[:-1]))
 
 
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def tiff(compression):
+    """A TIFF of grey whose directory lies before its one strip, as Photoshop writes it."""
+    whole = encoded(NOISE.convert("L"), "TIFF", compression=compression)
+    tags = dict(Image.open(io.BytesIO(whole)).tag_v2)
+    (start,), (count,) = tags[273], tags[279]
+    kept = {256: 64, 257: 64, 258: 8, 259: tags[259], 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 64, 279: count}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in kept.items())
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + directory + bytes(4) + whole[start : start + count]
+
+
+ZEROED = {
+    "JPEG": encoded(NOISE, "JPEG"),
+    "progressive JPEG": encoded(NOISE, "JPEG", progressive=True),
+    "JPEG in one scan of restarts": encoded(NOISE, "JPEG", restart_marker_rows=1),
+    "PNG": encoded(NOISE),
+    "PNG of few colours": encoded(Image.fromarray(np.asarray(NOISE) // 64)),  # zeros in its codes are pixels, too
+    "GIF": encoded(NOISE, "GIF"),
+    **{f"TIFF of {kind}": tiff(kind) for kind in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "zstd", "lzma")},
+}
+
+
+@pytest.mark.parametrize("kind", ZEROED)
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.93])
+def test_a_half_fetched_picture_whose_rest_is_zeros_is_refused(kind, share):
+    whole = ZEROED[kind]
+    assert decoded(whole).shape == (64, 64, 3)
+    there = int(share * len(whole))
+    with pytest.raises(InputError, match=r"one\.png: not a readable picture"):
+        decoded(whole[:there] + bytes(len(whole) - there))
+
+
+def test_zeros_between_the_pieces_of_a_png_are_not_walked_through():
+    with pytest.raises(InputError, match=r"one\.png: not a readable picture \(damaged between its pieces\)"):
+        decoded(png(65, 64, 64)[:-12] + bytes(1000))
+
+
+TAILS = {
+    "zeros": bytes(5000),
+    "a preview": encoded(COLOUR, "JPEG"),
+    "a film": b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8,
+    "an end of line": b"\r\n",
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_cameras_append_to_a_picture_does_not_matter(kind, tail):
+    whole = encoded(COLOUR, kind)
+    np.testing.assert_array_equal(decoded(whole + TAILS[tail]), decoded(whole))
+
+
+def test_an_end_within_a_jpeg_s_preview_is_not_its_own():
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xd9" * 20 + "\xff\xda" * 200
+    exif = b"Exif\0\0" + exif.tobytes() + encoded(COLOUR, "JPEG") + b"\xff\xda" * 200
+    whole = encoded(NOISE, "JPEG", exif=exif)
+    assert decoded(whole).shape == (64, 64, 3)
+    with pytest.raises(InputError, match="its end is missing"):
+        decoded(whole[: len(whole) // 2] + bytes(len(whole) // 2))
+
+
+def progressive(scans):
+    """A progressive JPEG whose last scan is there again and again, until there are so many."""
+    whole = encoded(COLOUR, "JPEG", progressive=True)
+    first, last = whole.count(b"\xff\xda"), whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * (scans - first + 1) + whole[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch):
+    assert decoded(progressive(100)).shape == (8, 8, 3)
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    for scans in (101, 8000):
+        with pytest.raises(InputError, match=r"one\.png: not a readable picture \(over 100 scans\)"):
+            decoded(progressive(scans))
+
+
+@pytest.mark.parametrize("marker", [b"\x02", b"\x05", b"\x7f", b"\xbf"])
+def test_scans_that_a_marker_of_no_jpeg_hides_are_refused(marker, monkeypatch):
+    whole = encoded(COLOUR, "JPEG", progressive=True, restart_marker_blocks=1)
+    last = whole.rindex(b"\xff\xda")
+    hidden = whole[last:-2] * 300  # libjpeg, in search of a restart, passes over the marker alone, and reads these
+    length = (2 + len(hidden)).to_bytes(2, "big")
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    told = rf"one\.png: not a readable picture \(the marker FF{marker.hex().upper()}, which no JPEG has\)"
+    with pytest.raises(InputError, match=told):
+        decoded(whole[:-2] + b"\xff" + marker + length + hidden + whole[-2:])
+
+
+def test_a_jpeg_of_very_many_segments_is_refused_before_it_is_opened(monkeypatch):
+    whole = encoded(COLOUR, "JPEG")
+    comment = b"\xff\xfe\0\2"
+    assert decoded(whole[:2] + comment * 9000 + whole[2:]).shape == (8, 8, 3)
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("was opened"))
+    with pytest.raises(InputError, match="over 10,000 segments"):
+        decoded(whole[:2] + comment * 10_000 + whole[2:])
+
+
 def test_only_the_formats_that_are_named_are_opened(monkeypatch):
     started = []
     monkeypatch.setattr("subprocess.Popen", lambda *given, **_: started.append(given))
@@ -170,14 +277,128 @@ def test_only_the_formats_that_are_named_are_opened(monkeypatch):
         (1, 2_000_000, "is a strip"),
         (2_000_000, 1, "is a strip"),
         (41, 1, "is a strip"),
-        (9_000, 9_000, "bytes that unpack to 9000 x 9000"),
-        (11_000, 11_000, "too large"),
+        (4_900, 4_900, "bytes that unpack to 4900 x 4900"),
+        (5_001, 5_000, r"too large \(over 25,000,000\)"),
     ],
 )
 def test_what_would_take_far_more_memory_than_its_file_is_refused_before_decoding(width, height, told, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
     with pytest.raises(InputError, match=told):
         decoded(png(width, height, 1, data=b""))
+
+
+def plain(kind, mode, **options):
+    return lambda: encoded(Image.new(mode, (3000, 2000), "white"), kind, **options)
+
+
+PLAIN = {
+    "WebP": plain("WEBP", "RGB", method=0),
+    "WebP without loss": plain("WEBP", "RGB", lossless=True, method=0),
+    **{f"PNG of {mode}": plain("PNG", mode) for mode in ("1", "L", "P", "RGB", "RGBA")},
+    "PNG of 16 colours": plain("PNG", "P", bits=1),
+    "GIF": plain("GIF", "P"),
+    "fax": plain("TIFF", "1", compression="group4"),
+    "JPEG": plain("JPEG", "RGB", progressive=True, optimize=True),
+    "grey JPEG": plain("JPEG", "L", progressive=True, optimize=True),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_large_picture_of_one_colour_is_read_however_few_bytes_it_takes(kind):
+    data = PLAIN[kind]()
+    assert decoded(data).shape == (2000, 3000, 3) and len(data) < 3000 * 2000 / 100
+
+
+def test_a_drawing_on_white_is_read_as_webp():
+    drawing = Image.new("RGB", (3000, 2000), "white")
+    for row in range(0, 2000, 400):
+        ImageDraw.Draw(drawing).line((0, row, 2999, 1999 - row), (row % 256, 40, 90), 3)
+    data = encoded(drawing, "WEBP", lossless=True, method=0)
+    np.testing.assert_array_equal(decoded(data), np.asarray(drawing))
+    assert len(data) * decoding.PACKED_LIMIT < 3000 * 2000
+
+
+@pytest.mark.parametrize("add", ["add_text", "add_itxt"])
+@pytest.mark.parametrize(("texts", "length"), [(1, 1 << 20), (1, (1 << 20) + 1), (65, 1 << 20)])
+def test_a_png_of_very_long_texts_says_how_to_save_it(add, texts, length):
+    info = PngInfo()
+    for number in range(texts):
+        getattr(info, add)(f"text {number}", "x" * length, zip=True)
+    data = encoded(COLOUR, pnginfo=info)
+    if texts * length <= 1 << 20:
+        assert decoded(data).shape == (8, 8, 3)
+        return
+    with pytest.raises(InputError, match=r"one\.png: over a megabyte of text .*; save it without metadata"):
+        decoded(data)
+
+
+@pytest.mark.parametrize(("side", "fits"), [(256, True), (5008, False), (65_536, False)])
+def test_a_tile_far_larger_than_its_tiff_is_refused_before_decoding(side, fits, monkeypatch):
+    kept = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8 + 2 + 10 * 12 + 4, 325: 0}
+    tile = zlib.compress(bytes(256**2)) if fits else b"any"
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value or len(tile)) for tag, value in kept.items())
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + directory + bytes(4) + tile
+    if fits:
+        assert decoded(data).shape == (64, 64, 3)
+        return
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match=f"not a readable picture .*{side}"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory when reading image file")])
+def test_a_picture_without_memory_for_it_is_not_called_damaged(error, monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: (_ for _ in ()).throw(error))
+    with pytest.raises(MemoryError):
+        decoded(encoded(COLOUR))
+    with pytest.raises(InputError, match=r"where/one\.png: no memory left to read it \(MemoryError\); end"):
+        gathering.decode(["one.png"], ["train"], lambda _: encoded(COLOUR), Path("where"), 8)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_libtiff_prints_nothing_of_its_own(compression, closed, capfd):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    whole = encoded(noise, "TIFF", compression=compression)
+    kept = os.dup(2)
+    try:
+        if closed:
+            os.close(2)
+        for start in range(0, len(whole), 500):
+            with contextlib.suppress(InputError):
+                decoded(whole[:start] + bytes(60) + whole[start + 60 :])
+        assert decoded(whole).shape == (64, 64, 3)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    os.write(2, b"still heard")
+    assert capfd.readouterr().err == "still heard"
+
+
+@pytest.mark.parametrize("cores", [1, 64])
+def test_two_pictures_are_read_at_once_and_a_large_one_alone(cores, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.process_cpu_count", lambda: cores, raising=False)
+    monkeypatch.setattr(decoding, "ALONE_FROM", 9)
+    now, most = Counter(), Counter()
+
+    def busy(what):
+        now[what] += 1
+        most[what] = max(most[what], now[what])
+        time.sleep(0.01)
+        now[what] -= 1
+
+    rgb = decoding._rgb
+    monkeypatch.setattr(decoding, "_rgb", lambda picture: busy("decode") or rgb(picture))
+    gathering.decode(["x"] * 20, ["train"] * 20, lambda _: busy("read") or encoded(COLOUR), Path("where"), 8)
+    assert most == {"read": gathering.WORKERS, "decode": 1}
+
+
+def test_the_pixels_of_a_png_are_counted_in_pieces(monkeypatch):
+    monkeypatch.setattr(decoding, "PIECE", 7)
+    monkeypatch.setattr(decoding, "UNPACKED", 5)
+    data = png(65, 64, 64)
+    assert sum(decoding._unpacked(data)) == 64 * (1 + 65 * 3) and max(decoding._unpacked(data)) <= 5
 
 
 def test_square_takes_the_centre_and_antialiases():

@@ -60,7 +60,7 @@ def test_files_that_are_missing_too_large_or_unreadable(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"list\.txt: no such file"):
         reading.read_bytes(path)
     with open(path, "wb") as file:
-        file.truncate(1 << 40)  # no disk is needed for a hole
+        file.truncate((256 << 20) + 1)  # no disk is needed for a hole
     with pytest.raises(InputError, match=r"list\.txt: larger than"):
         reading.read_bytes(path)
 
@@ -88,6 +88,15 @@ def test_utf16_is_named_with_the_remedy(code, errors):
         read_lines('{"file_name": "a.png"}\n'.encode(code), errors=errors)
 
 
+@pytest.mark.parametrize("code", ["utf-16", "utf-32"])
+def test_a_mark_of_byte_order_says_which_code_it_is(code):
+    for order, swapped in (("le", b"\xff\xfe"), ("be", b"\xfe\xff")):
+        mark = "\ufeff".encode(f"{code}-{order}")
+        assert swapped in mark
+        with pytest.raises(InputError, match=f"not UTF-8 but {code.upper()};"):
+            read_lines(mark + "a bird\n".encode(f"{code}-{order}"))
+
+
 def test_a_line_without_an_end_is_not_read_to_its_end():
     class Endless(io.RawIOBase):
         asked = 0
@@ -102,16 +111,23 @@ def test_a_line_without_an_end_is_not_read_to_its_end():
     assert file.asked == reading.LINE_LIMIT + 1
 
 
+def test_the_remedy_says_how_the_list_is_written():
+    assert read_lines(b"12345\n", limit=6) == [(1, "12345\n")]
+    for data in (b"1234567\n", b"\xff", b"\0", b"\xff\xfe"):
+        with pytest.raises(InputError, match=r"list\.txt.*; save it as UTF-8 text, one caption per line$"):
+            read_lines(data, limit=6, each="caption")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 900_000 + "]" * 900_000])
 def test_deep_json_is_refused(text):
     with pytest.raises(InputError, match=r"here: not JSON that can be read .*nested too deeply"):
-        reading.parse_json(text, "here")
+        reading.parse_line(text, "here")
 
 
 @pytest.mark.parametrize("text", ["{bad", '{"a": 1, "a": 2}', '{"x": {"a": 1, "b": 2, "a": 1}}', "9" * 10_000])
 def test_json_that_cannot_be_right_is_refused(text):
     with pytest.raises(InputError, match="here: not JSON that can be read"):
-        reading.parse_json(text, "here")
+        reading.parse_line(text, "here")
 
 
 @given(text=st.text(st.characters(exclude_categories=[])))

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -149,6 +151,49 @@ def test_garbage_gives_plain_data_or_an_input_error(tmp_path_factory, data, cut)
         assert "garbage.pickle" in str(error)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"(" + b"]" * (4 << 20) + b"l.",
+        b"(" + b"N" * (4 << 20) + b"t.",
+        b"I1\n" + b"0I1\n" * (1 << 20) + b".",
+        b"]" + b"(NNNNNNNNe" * (1 << 19) + b".",
+    ],
+)
+def test_many_small_items_are_neither_read_nor_kept(load, data):
+    start = time.process_time()
+    with pytest.raises(InputError, match=r"some\.pickle: refused, it holds over 1,000,000 items"):
+        load(data)
+    assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_names_of_120_000_pictures_are_read(load, protocol):
+    names = [f"COCO_train2014_{number:012d}" for number in range(120_000)]
+    assert load(pickle.dumps(names, protocol)) == names
+
+
+def test_the_limit_of_a_pickle_is_that_of_the_longest_lists(load):
+    assert load(b"B" + struct.pack("<I", (8 << 20) - 6) + bytes((8 << 20) - 6) + b".") == bytes((8 << 20) - 6)
+    with pytest.raises(InputError, match="larger than 8388608 bytes"):
+        load(b"B" + struct.pack("<I", (8 << 20) - 5) + bytes((8 << 20) - 5) + b".")
+
+
+@pytest.mark.parametrize("size", [0, 4, 7, 9, 16])
+def test_a_number_has_the_length_of_its_type(load, size):
+    scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'i8'\nI0\nI1\ntRS'%s'\ntR."
+    assert load(scalar % (b"\\x01" * 8)) == int.from_bytes(b"\1" * 8, "little")
+    with pytest.raises(InputError, match="refused, it holds a numpy number of the wrong length"):
+        load(scalar % (b"\\x01" * size))
+
+
+@pytest.mark.parametrize("code", ["S8", "U2", "V8", "S", "V", "M8", "m8", "O", "i8,i8", "2i4", "i3", "a8"])
+def test_numpy_values_that_are_no_numbers_are_refused(load, code):
+    head = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'%s'\nI0\nI1\ntRS'12345678'\ntR."
+    with pytest.raises(InputError, match=r"refused, it holds a numpy value of type "):
+        load(head % code.encode())
+
+
 def test_missing_and_oversized_pickles(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no such file"):
         pickles.restricted_load(tmp_path / "none.pickle")
@@ -172,6 +217,24 @@ def test_code_is_named_as_code(load, protocol):
 def test_code_is_named_even_where_the_file_ends_early(load, data):
     with pytest.raises(InputError, match=r"wants to run os\.system"):
         load(data)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", [np.arange(3), np.zeros((2, 2), np.float32), np.array(["a"])], ids=lambda a: a.dtype)
+def test_arrays_say_how_to_pickle_them(load, value, protocol):
+    with pytest.raises(
+        InputError, match=r"some\.pickle: refused, it holds a numpy array: pickle its tolist\(\) instead"
+    ):
+        load(pickle.dumps(value, protocol))
+    assert load(pickle.dumps(value.tolist(), protocol)) == value.tolist()
+
+
+@pytest.mark.parametrize("value", [["a", "b"], [1, 2], [np.int64(3)], [], {"a": 1}], ids=str)
+def test_line_ends_of_windows_are_told(load, value):
+    whole = pickle.dumps(value, 0)
+    assert load(whole) == value
+    with pytest.raises(InputError, match=r"some\.pickle: a program changed its line ends .* Windows; get it again"):
+        load(whole.replace(b"\n", b"\r\n"))
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,7 @@
 """Encoding the captions of a whole data set: once each, in any batches, kept on disk."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -66,6 +68,14 @@ def test_cache_knows_captions_encoder_and_words(squares: CaptionedImages, tmp_pa
         encode_dataset(encoder, dataset, tmp_path, words=words)
         assert encoder.asked
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(("caption", "kept"), [("a dab", True), ("un e\u0301te\u0301", False)])
+def test_features_from_before_words_were_normalised_are_kept_for_ascii_alone(caption, kept, squares, tmp_path):
+    dataset = replace(squares, captions=[[caption]] * 64)
+    encode_dataset(Counting(), dataset, tmp_path)
+    older = hashlib.sha256(json.dumps([[caption], False]).encode()).hexdigest()[:16]
+    assert (next(tmp_path.iterdir()).stem.rpartition("-")[2] == older) == kept
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-7], lambda data: b"", lambda data: data[:-1] + b"\xff"])

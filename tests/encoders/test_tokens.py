@@ -1,3 +1,8 @@
+import re
+import sys
+import time
+from unicodedata import normalize
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +39,53 @@ def test_known_words_come_back_and_others_are_unknown(tokenizer: WordTokenizer, 
 def test_case_and_punctuation_do_not_matter(tokenizer: WordTokenizer):
     assert split_words("A Red-bellied bird, 2 wings!") == ["a", "red", "bellied", "bird", "2", "wings"]
     assert tokenizer(["A RED bird."]).equal(tokenizer(["a red, bird"]))
+
+
+@given(caption=st.text(max_size=60))
+def test_a_caption_reads_the_same_in_every_normal_form(caption: str):
+    words = split_words(normalize("NFC", caption))
+    assert split_words(normalize("NFD", caption)) == words == split_words(caption)
+    assert [split_words(word) for word in words] == [[word] for word in words]
+
+
+def test_every_character_reads_the_same_in_every_normal_form():
+    for number in range(sys.maxunicode + 1):
+        letter = chr(number)
+        if normalize("NFD", letter) != letter:
+            words = split_words(f"a{letter}a")
+            assert split_words(normalize("NFD", f"a{letter}a")) == words, hex(number)
+            assert all(split_words(word) == [word] for word in words), hex(number)
+
+
+@given(caption=st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
+def test_ascii_is_split_as_shipped_encoders_learnt_it(caption: str):
+    assert split_words(caption) == re.findall("[a-z0-9]+", caption.lower())
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("un oiseau d'e\u0301te\u0301", ["un", "oiseau", "d", "\xe9t\xe9"]),
+        (
+            "\u0905\u0930\u0941\u0923 \u0939\u093f\u0902\u0926\u0940",
+            ["\u0905\u0930\u0941\u0923", "\u0939\u093f\u0902\u0926\u0940"],
+        ),
+        ("\u0e19\u0e01\u0e2a\u0e35\u0e41\u0e14\u0e07", ["\u0e19\u0e01\u0e2a\u0e35\u0e41\u0e14\u0e07"]),
+        ("red\u2764\ufe0fbird 1\ufe0f\u20e3", ["red", "bird", "1"]),
+        ("\u0301 \u0301a-\u0301b", ["a", "b"]),
+        ("\U0001f426\u9ce5", ["\u9ce5"]),
+    ],
+    ids=["French", "Hindi", "Thai", "emoji", "marks alone", "Chinese"],
+)
+def test_marks_stay_with_their_letters(caption: str, words: list[str]):
+    assert split_words(caption) == words
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0301", "\u0344\u0323\u0f73"])
+def test_marks_without_end_take_no_time(marks: str):
+    begun = time.process_time()
+    assert len(split_words("a" + marks * (200_000 // len(marks)) + " bird")) == 2
+    assert time.process_time() - begun < 1
 
 
 def test_vocabulary_is_ranked_and_cut():

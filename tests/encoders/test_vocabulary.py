@@ -47,6 +47,12 @@ def test_what_is_unknown_is_counted_word_by_word_and_refused_above_the_share(kno
         assert (check_reads("text", Reader(), captions, most) is None) == (share <= MENTIONED)
 
 
+def test_some_unknown_words_are_told_and_taken():
+    captions = ["a red bird"] * 16 + ["a teal bird", "a teal bird"]  # 2 of 54 words: above 3 %, far below the limit
+    assert "4% of the words are unknown" in check_reads("text", Reader(), captions, 0.1)
+    assert check_reads("text", Reader(), captions + ["a red bird"] * 16, 0.1) is None
+
+
 def test_messages_are_one_line_whatever_the_words():
     line = check_reads("text", Reader(), ["ab" * 500 + " x\ny"], 1.0)
     assert "\n" not in line and len(line) < 400

@@ -3,15 +3,13 @@
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from forked import ACCEPTED, REFUSED, Answer, Forked
+from .forked import ACCEPTED, REFUSED, Answer, Forked
 
 SYSTEM = ("--set", "model.ngf=4", "--set", "model.ndf=4", "--set", "model.batch_size=4", "--set", "data.size=32")
 SHORT = ("--set", "training.sample_every=1000", "--set", "training.log_every=1", "--set", "evaluation.n=4")

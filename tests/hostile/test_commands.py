@@ -5,6 +5,7 @@ import pytest
 COMMANDS = ("data", "train", "resume", "sample", "evaluate", "export", "course", "figures")
 NUMBERS = ("", "x", "1e3", "0x10", "nan", "inf", "-1", "9" * 400, "1;2", "٣")  # none is a natural number
 PATHS = ("", "nowhere", "/dev/null/x", "a\nb", "\x1b[31mred", "ä" * 300, "../" * 40 + "etc/nothing", "/proc/self/mem")
+PATHS += ("~nobody_here/x", "\udcff")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

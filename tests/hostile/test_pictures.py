@@ -9,8 +9,10 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import picture, rows, write_photos
 from PIL import Image
+
+from .conftest import picture, rows, write_photos
+from .forked import GIB
 
 SMALL = ("--size", 16)
 
@@ -30,13 +32,24 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-def encoded(mode: str, kind: str, **more) -> bytes:
+def encoded(mode: str, kind: str, size: tuple[int, int] = (40, 36), **more) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, (40, 36)).save(file, kind, **more)
+    Image.new(mode, size).save(file, kind, **more)
     return file.getvalue()
 
 
+def hidden_scans(side: int, blocks: int) -> bytes:
+    """A progressive JPEG of a few hundred kilobytes whose many scans look like the segments of a marker of no JPEG."""
+    whole = encoded("RGB", "JPEG", progressive=True, size=(side, side))
+    first = whole.index(b"\xff\xda")
+    scan = whole[first : first + 2 + int.from_bytes(whole[first + 2 : first + 4], "big")]
+    inner = (scan * (65_533 // len(scan))).ljust(65_533, b"\0")
+    restart = b"\xff\xdd\x00\x04\x00\x01"
+    return whole[:first] + restart + scan + bytes(4) + (b"\xff\x05\xff\xff" + inner) * blocks + b"\xff\xd9"
+
+
 PICTURES = {
+    "hidden scans": hidden_scans(2000, 5),
     "empty": b"",
     "text": b"no picture at all",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(x) show\n",
@@ -47,6 +60,7 @@ PICTURES = {
     "large bomb": bomb(60_000, 60_000),
     "no lines": bomb(40, 36),
     "cut": picture(1)[:200],
+    "a spoilt TIFF": encoded("RGB", "TIFF", compression="tiff_lzw").replace(b"\x80\x00", b"\xff\xff", 1),
     "a zip": b"PK\x05\x06" + bytes(18),
 }
 
@@ -57,6 +71,30 @@ def test_pictures_that_are_none(ask, tmp_path, name):
     (folder / "3.png").write_bytes(PICTURES[name])
     answer = ask("data", folder, *SMALL, kind="pictures")
     assert "3.png" in answer.err
+
+
+def rgba_of_16_bits(side: int) -> bytes:
+    lines = zlib.compress((b"\0" + np.random.default_rng(0).bytes(8 * side)) * side, 1)
+    head = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def transparent_webp(side: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGBA", (side, side), (90, 60, 30, 120)).save(file, "WEBP", method=0)
+    return file.getvalue()
+
+
+LARGE = {"RGBA of 16 bits": rgba_of_16_bits, "WEBP": transparent_webp}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_the_largest_pictures_are_read_within_a_gigabyte(ask, tmp_path, kind):
+    folder = write_photos(tmp_path / "photos")
+    data = LARGE[kind](5000)
+    for row in rows()[:4]:
+        (folder / row["file_name"]).write_bytes(data)
+    assert ask("data", folder, *SMALL, kind="large pictures", wanted="accept").memory < GIB
 
 
 KINDS = (
@@ -87,6 +125,10 @@ LINES = {
     "a long name": json.dumps({"file_name": "x" * 300 + ".png", "text": "a bird"}).encode() + b"\n",
     "a zero in the name": b'{"file_name": "0\\u0000.png", "text": "a bird"}\n',
     "no such split": b'{"file_name": "0.png", "text": "a bird", "split": 7}\n',
+    "captions in two places": b'{"file_name": "0.png", "text": "a bird", "captions": ["a red bird"]}\n',
+    "an empty text among others": b'{"file_name": "0.png", "captions": ["", "a red bird"]}\n',
+    "text without width": b'{"file_name": "0.png", "text": "\\u200b\\u200d"}\n',
+    "one picture again and again": b'{"file_name": "0.png", "text": "a bird"}\n' * 200_000,
     "a label of halves": b'{"file_name": "0.png", "text": "a bird", "class": 1.5}\n',
     "an escape": b'{"file_name": "\\u001b[31m.png", "text": "a bird"}\n',
 }
@@ -137,6 +179,17 @@ def members():
     return [("metadata.jsonl", text), *((row["file_name"], picture(number)) for number, row in enumerate(rows()))]
 
 
+def lying(path, method):
+    """An archive whose list declares its first bytes, and their checksum; hundreds of megabytes of zeros follow."""
+    text = members()[0][1].encode()
+    archive(path, [("metadata.jsonl", text + bytes(400_000_000)), *members()[1:]], compression=method)
+    data = bytearray(path.read_bytes())
+    for at in (14, data.index(b"PK\x01\x02") + 16):
+        struct.pack_into("<I", data, at, zlib.crc32(text))
+        struct.pack_into("<I", data, at + 8, len(text))
+    path.write_bytes(data)
+
+
 ARCHIVES = {
     "twice": lambda path: archive(path, [*members(), ("0.png", picture(7))]),
     "outside": lambda path: archive(path, [*members(), ("../../evil.png", picture(7))]),
@@ -144,6 +197,20 @@ ARCHIVES = {
     "empty": lambda path: archive(path, []),
     "pictures only": lambda path: archive(path, members()[1:]),
     "a bomb": lambda path: archive(path, [("metadata.jsonl", bytes(300_000_000))], compression=zipfile.ZIP_DEFLATED),
+    "bzip2": lambda path: archive(path, members(), compression=zipfile.ZIP_BZIP2),
+    "a lie in bzip2": lambda path: lying(path, zipfile.ZIP_BZIP2),
+    "a lie in lzma": lambda path: lying(path, zipfile.ZIP_LZMA),
+    "three million lines": lambda path: archive(
+        path,
+        [("metadata.jsonl", b"".join(b'{"file_name":"%x","text":"a"}\n' % number for number in range(3_000_000)))],
+        compression=zipfile.ZIP_DEFLATED,
+    ),
+    "a million lines": lambda path: archive(
+        path,
+        [("metadata.jsonl", b"".join(b'{"file_name":"%x","text":"a"}\n' % number for number in range(900_000)))],
+        compression=zipfile.ZIP_DEFLATED,
+    ),
+    "two lists": lambda path: archive(path, [*members(), *((f"old/{name}", data) for name, data in members())]),
     "cut": lambda path: path.write_bytes(archive(path, members()).read_bytes()[:3000]),
     "no zip": lambda path: path.write_bytes(b"PK\x03\x04 and nothing"),
     "other bytes inside": lambda path: path.write_bytes(
@@ -155,14 +222,75 @@ ARCHIVES = {
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_are_none(ask, tmp_path, name):
     ARCHIVES[name](tmp_path / "photos.zip")
-    ask(
-        "data",
-        tmp_path / "photos.zip",
-        *SMALL,
-        kind="archives",
-        wanted="either" if name in ("outside", "absolute") else "refuse",
-    )
-    assert not (tmp_path.parent.parent / "evil.png").exists()
+    ask("data", tmp_path / "photos.zip", *SMALL, kind="archives")
+
+
+@pytest.mark.parametrize("name", ["photos.tar.gz", "photos.json", "photos.csv"])
+def test_files_of_other_kinds(ask, tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08\0" if name.endswith("gz") else b'{"images": []}')
+    answer = ask("data", tmp_path / name, *SMALL, kind="archives")
+    assert "no zip archive; give" in answer.err
+
+
+@pytest.mark.parametrize("where", ["caf\udce9", "x" * 250, "photos"])
+def test_names_of_folders_and_of_files_beside_are_any(ask, tmp_path, where):
+    folder = write_photos(tmp_path / where)
+    (folder / "caf\udce9.txt").write_bytes(b"")
+    ask("data", folder, *SMALL, kind="odd files", wanted="accept")
+
+
+def test_a_copy_of_all_in_a_folder_below(ask, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    write_photos(folder / "backup")
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "backup/metadata.jsonl" in answer.err
+
+
+def test_a_list_that_spells_a_picture_otherwise(ask, tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    (folder / "3.png").rename(folder / "3.PNG")
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "3.png" in answer.err
+
+
+@pytest.mark.parametrize("name", ["size", "source", "path"])
+def test_options_of_the_names_of_arguments(ask, tmp_path, photos, name):
+    more = ("--steps", 2, "--folder", tmp_path / "run", "--set", f"data.options.{name}=3")
+    answer = ask("train", "gancls", "--data", photos, *more, kind="options of data")
+    assert f"unknown option '{name}'" in answer.err
+
+
+GAP = " " * 200_000
+CUB_LISTS = {
+    "a long gap": ("CUB_200_2011/images.txt", f"1 a{GAP}b.jpg\n".encode() * 4),
+    "box beyond all numbers": ("CUB_200_2011/bounding_boxes.txt", b"1 1e308 0 1e308 5\n"),
+    "many empty lists": ("train/filenames.pickle", b"(" + b"]" * (8_000_000) + b"l."),
+    "a list of many nothings": ("train/filenames.pickle", b"(" + b"N" * (8_000_000) + b"l."),
+}
+
+
+@pytest.mark.parametrize("name", CUB_LISTS)
+def test_lists_of_birds_that_are_none(ask, tmp_path, name):
+    folder = tmp_path / "birds"
+    content = {
+        "CUB_200_2011/images.txt": b"1 a.jpg\n",
+        "CUB_200_2011/bounding_boxes.txt": b"1 0 0 40 36\n",
+        "CUB_200_2011/image_class_labels.txt": b"1 1\n",
+        "CUB_200_2011/classes.txt": b"1 gull\n",
+        "CUB_200_2011/train_test_split.txt": b"1 1\n",
+        "CUB_200_2011/images/a.jpg": picture(1),
+        "text/a.txt": b"a bird\n",
+    }
+    if name == "a long gap":
+        content.pop("text/a.txt")
+    path, data = CUB_LISTS[name]
+    if path.endswith("pickle"):
+        content["test/filenames.pickle"] = data
+    for file, text in (content | {path: data}).items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(text)
+    answer = ask("data", folder, *SMALL, kind="lists of pictures")
+    assert "RuntimeWarning" not in answer.err
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -178,10 +306,10 @@ def test_random_bytes_in_an_archive(ask, tmp_path, seed):
 @pytest.fixture
 def packed(photos, tmp_path):
     """A packed set of these pictures, to be spoilt."""
-    from t2ilib.data import captioned
+    from t2ilib.data import packed
     from t2ilib.data.importers.folder import import_folder
 
-    captioned.pack(import_folder(photos, 16), tmp_path / "packed")
+    packed.pack(import_folder(photos, 16), tmp_path / "packed")
     return tmp_path / "packed"
 
 
@@ -202,6 +330,61 @@ def test_packed_sets_that_are_none(ask, packed, damage, number):
     files = sorted(path for path in packed.iterdir() if path.is_file())
     SPOILT[damage](files[number])
     ask("data", packed, *SMALL, kind="packed sets")
+
+
+def _said(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _each(path, **changes):
+    rows = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _attributes(folder, given):
+    _said(folder / "meta.json", attributes=True)
+    _each(folder / "captions.jsonl", attributes=given)
+
+
+def _nothing(folder):
+    _said(folder / "meta.json", count=0)
+    (folder / "captions.jsonl").write_bytes(b"")
+    np.save(folder / "images.npy", np.zeros((0, 16, 16, 3), np.uint8))
+
+
+def _millions_of_lists(folder):
+    path = folder / "meta.json"
+    lists = '"source": {"a": [' + "[]," * 28_000_000 + "[]], "
+    path.write_text(path.read_text().replace('"source": {', lists))
+
+
+UNTRUE = {
+    "no pictures": _nothing,
+    "a blank caption": lambda folder: _each(folder / "captions.jsonl", captions=[" "]),
+    "a NUL in a caption": lambda folder: _each(folder / "captions.jsonl", captions=["a\0bird"]),
+    "half a character in a class": lambda folder: _said(folder / "meta.json", class_names=["\ud800"]),
+    "half a character in the source": lambda folder: _said(folder / "meta.json", source={"name": "\ud800"}),
+    "a source of millions of lists": _millions_of_lists,
+    "one attribute": lambda folder: _attributes(folder, [1]),
+    "no attributes": lambda folder: _attributes(folder, []),
+    "an attribute that is no list": lambda folder: _attributes(folder, 1),
+    "tables of attributes": lambda folder: _attributes(folder, [[1, 2], [3, 4]]),
+    "attributes of no toy bird": lambda folder: _attributes(folder, [10**6] * 11),
+    "attributes below zero": lambda folder: _attributes(folder, [-5] * 11),
+}
+
+
+@pytest.mark.parametrize("name", UNTRUE)
+def test_packed_sets_that_say_what_cannot_be(ask, packed, name):
+    UNTRUE[name](packed)
+    ask("data", packed, *SMALL, kind="packed sets")
+
+
+def test_a_folder_that_has_files_of_the_same_names(ask, tmp_path):
+    for name in ("meta.json", "captions.jsonl", "thesis.txt"):
+        (tmp_path / name).write_text("mine")
+    answer = ask("data", tmp_path, *SMALL, kind="packed sets")
+    assert "delete" not in answer.err and len(list(tmp_path.iterdir())) == 3
 
 
 def test_what_all_of_these_were_made_from_is_accepted(ask, photos, packed, tmp_path):

@@ -27,7 +27,9 @@ VALUES = st.recursive(
 CHANGES = (
     *("", "=", "training", "training=1", "training.steps", "training.steps=", "a.b.c=1", "training.steps.x=1"),
     *("model.ngf=[", "model.ngf=*a", "=3", "training.steps=!!int x", "data.source={a: 1}", "encoders=3"),
-    *("encoders.text=toy-clip", "encoders.text.name=3", "task=wgan"),
+    *("encoders.text=toy-clip", "encoders.text.name=3", "task=wgan", "data.options.train=2020-01-01"),
+    *("data.options={train: {1: a, b: 2}}", "data.flip=!!bool maybe", "training.steps=!!int ''", "model=!!set {a}"),
+    *("model" + ".a" * 5000 + "=1", "data.options.train=!!binary AA==", "=".join("a" * 3), "data.options.train=.nan"),
 )
 FEW = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))
 

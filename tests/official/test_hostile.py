@@ -1,6 +1,9 @@
 """Checkpoints that are damaged, hostile, or of something else: one line that names the entry."""
 
+import copy
 import pickle
+import resource
+import zipfile
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from safetensors.torch import save_file
 from t2ilib import official
 from t2ilib.errors import InputError
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
+from t2ilib.torch_files import check_archive
 
 SIZES = DFGANConfig.tiny(embedding_dim=6, noise_dim=5)
 
@@ -94,6 +98,52 @@ def test_files_that_are_no_checkpoints_are_named(whole, tmp_path, capsys):
     for path in sorted(tmp_path.iterdir()):
         assert str(path) in refused(path)
     assert "code of a checkpoint ran" not in capsys.readouterr().out
+
+
+def packed(path, method=zipfile.ZIP_DEFLATED):
+    """Write what torch.save wrote again, with its parts packed."""
+    with zipfile.ZipFile(path) as old:
+        parts = {part.filename: old.read(part) for part in old.infolist()}
+    with zipfile.ZipFile(path, "w", method) as new:
+        for name, content in parts.items():
+            new.writestr(name, content)
+
+
+def shared(path):
+    """Let all parts that hold tensors be one and the same: many numbers, few bytes."""
+    with zipfile.ZipFile(path) as old:
+        parts = {part.filename: old.read(part) for part in old.infolist()}
+    first, *others = [name for name in parts if "/data/" in name]
+    with zipfile.ZipFile(path, "w") as new:
+        for name in parts.keys() - set(others):
+            new.writestr(name, parts[name])
+        for name in others:
+            entry = copy.copy(new.getinfo(first))
+            entry.filename = name
+            new.filelist.append(entry)
+
+
+@pytest.mark.parametrize("spoil", [packed, shared])
+def test_small_files_that_would_fill_the_memory_are_refused(tmp_path, spoil):
+    path = tmp_path / "bomb.pth"
+    torch.save({f"netG.{number}": torch.zeros(8 << 20, dtype=torch.uint8) for number in range(40)}, path)
+    spoil(path)
+    assert path.stat().st_size < 10 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = refused(path)
+    assert f"{path}: " in message and "MiB that unpack to 320, which no checkpoint does; download it again" in message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+
+
+@pytest.mark.filterwarnings("ignore:.*jit:FutureWarning")
+def test_what_torch_wrote_is_no_bomb(whole, tmp_path):
+    torch.save(whole, tmp_path / "whole.pth")
+    check_archive(tmp_path / "whole.pth", "")
+    torch.save(whole, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.jit.script(torch.nn.Linear(500, 500)).save(tmp_path / "script.pt")  # whose code is packed
+    for path in tmp_path.iterdir():
+        check_archive(path, "")
+    assert official.load("dfgan", tmp_path / "old.pth").noise_dim == SIZES.noise_dim
 
 
 def test_a_file_names_no_other_file(whole, tmp_path):

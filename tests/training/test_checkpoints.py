@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,8 +15,11 @@ from torch import nn
 from t2ilib.errors import InputError
 from t2ilib.training import Recipe, Run
 from t2ilib.training.checkpoints import (
+    check_about,
+    check_encoders,
     flatten_optimizer,
     load_module,
+    read_about,
     read_checkpoint,
     restore_optimizer,
     write_checkpoint,
@@ -120,6 +124,17 @@ def test_every_optimiser_knows_its_own_entries(kind):
     assert all(torch.equal(value, kept[key]) for key, value in flatten_optimizer("g", again).items())
 
 
+def test_no_optimiser_takes_the_root_of_a_negative_number():
+    module = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(module.parameters(), 0.1, amsgrad=True)
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    kept = flatten_optimizer("g", optimizer)
+    key = "optimizer.g.0.max_exp_avg_sq"
+    with pytest.raises(InputError, match="max_exp_avg_sq is negative"):
+        restore_optimizer("g", optimizer, kept | {key: -kept[key] - 1}, "file")
+
+
 def test_networks_take_only_what_fits_them(tmp_path):
     net = nn.BatchNorm1d(2)
     whole = {f"net.{key}": value for key, value in net.state_dict().items()}
@@ -153,6 +168,28 @@ def test_a_checkpoint_says_its_step_and_recipe(tmp_path, about):
     save_file({"x": torch.ones(1)}, path, metadata={"t2ilib": json.dumps(about)})
     with pytest.raises(InputError, match="not a whole checkpoint of ours"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.inf, math.nan, 1e300, "3", 3, None])
+def test_what_a_checkpoint_counts_can_be_counted(tmp_path, seconds):
+    with pytest.raises(InputError, match="its seconds is"):
+        check_about({"seconds": seconds}, {"seconds": float}, tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    "record", ["x", [1], {}, {"step": 2}, {"step": 3, "images": "many"}, {"step": 3, "g": None}, {"step": 3, "g": []}]
+)
+def test_a_checkpoints_record_is_one_of_its_step(tmp_path, record):
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, {"x": torch.ones(1)}, {"step": 3, "recipe": {"task": "gancls"}, "record": record})
+    for read in (read_checkpoint, read_about):
+        with pytest.raises(InputError, match=r"c\.safetensors: not a whole checkpoint of ours \(its record is"):
+            read(path)
+
+
+def test_encoders_that_are_no_mapping_are_refused(tmp_path):
+    with pytest.raises(InputError, match="its encoders are"):
+        check_encoders({"text": "a"}, {"encoders": ["a"]}, tmp_path / "c.safetensors")
 
 
 def test_foreign_weights_are_refused(tmp_path):

@@ -1,10 +1,14 @@
 """Recipes: what YAML, arguments and defaults become, what is refused, and that the shipped ones build their tasks."""
 
+import json
 from dataclasses import asdict, fields
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from t2ilib import assembly
 from t2ilib.encoders.guidance import ClipGuidance
@@ -21,7 +25,7 @@ from t2ilib.training import (
     load_recipe,
     recipe_names,
 )
-from t2ilib.training.recipe import recipe_from
+from t2ilib.training.recipe import parse_yaml, recipe_from
 
 SHIPPED = recipe_names()
 SYSTEMS = [name for name in SHIPPED if assembly.is_system(load_recipe(name))]
@@ -77,9 +81,21 @@ def test_arguments_win_over_yaml_and_yaml_over_defaults(tmp_path):
         ("a: &a [*a]\n", "line 1: the alias *a"),
         ("a: " + "[" * 40 + "]" * 40, "nested too deeply"),
         ("a: " + "[" * 100_000, "nested too deeply"),
-        ("task: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        (
+            "task: !!python/object/apply:os.system [ls]\n",
+            "line 1: the tag !!python/object/apply:os.system; leave it out",
+        ),
+        ("task: a\nmodel: {a: !!set {b}}\n", "line 2: the tag !!set"),
+        ("task: !!binary aGVsbG8=\n", "line 1: the tag !!binary"),
+        ("task: !!bool maybe\n", "the tag !!bool"),
+        ("task: !own 3\n", "the tag !own"),
+        ("data: {options: {train: 2020-01-01}}\n", "line 1: 2020-01-01 is a timestamp; put it in quotes"),
+        ("task: =\n", "line 1: = is a value; put it in quotes"),
+        ("data: {options: {1: a, b: 2}}\n", "line 1: the key 1 is no text; put it in quotes"),
+        ("yes: 3\n", "line 1: the key yes is no text"),
+        ("model: {<<: {ngf: 3}}\n", "line 1: the key << is no text"),
         ("? [a, b]\n: 3\n", "a key that is not a name"),
-        ("task: 2001-99-99\n", "not YAML that can be read (month"),
+        ("task: 2001-99-99\n", "line 1: 2001-99-99 is a timestamp"),
         ("task: gancls\0\n", "special characters are not allowed"),
         ("# " + "x" * (1 << 20), "larger than 1024 KiB"),
     ],
@@ -93,6 +109,40 @@ def test_bad_recipe_is_named(tmp_path, text, named):
     assert "bad.yaml" in str(error.value) or "training." in str(error.value) or "evaluation." in str(error.value)
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.dates() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+@settings(deadline=None, derandomize=True, max_examples=200)
+def test_what_is_read_from_yaml_can_be_written_as_json(value):
+    """A cache's name and a checkpoint are JSON: values and keys that it cannot hold are refused in one line."""
+    try:
+        found = parse_yaml(yaml.safe_dump(value), "here")
+    except InputError as error:
+        assert str(error).startswith("here: not YAML that can be read (line ")
+        with pytest.raises(TypeError):
+            yaml_as_json(value)
+    else:
+        assert found == value and json.loads(json.dumps(found, sort_keys=True)) == value
+
+
+def yaml_as_json(value):
+    """Raise TypeError where JSON has no such value or key."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yaml_as_json(item)
+    else:
+        json.dumps(value)
+
+
 def test_bad_override_is_named():
     with pytest.raises(InputError, match=r"training\.stepz: unknown key stepz; known are steps"):
         load_recipe("gancls_toy", **{"training.stepz": 3})
@@ -104,6 +154,18 @@ def test_bad_override_is_named():
         load_recipe("gancls_moon")
     with pytest.raises(InputError, match="mapping"):
         recipe_from([], "here")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.crop": 256, "data.size": 304},
+        {"training.log_every": 7, **{f"training.{name}_every": 35 for name in ("sample", "checkpoint", "evaluate")}},
+    ],
+)
+def test_the_order_of_changes_decides_nothing(changes):
+    backwards = dict(reversed(changes.items()))
+    assert load_recipe("gancls_toy", **changes) == load_recipe("gancls_toy", **backwards)
 
 
 @pytest.mark.parametrize("value", [2e-4, "2e-4", "0.0002"])
@@ -215,3 +277,10 @@ def test_the_stabilised_reimplementations_values_are_called_so():
 def test_negative_truncation_is_refused_before_anything_is_trained():
     with pytest.raises(InputError, match=r"evaluation\.truncation = -0\.5"):
         load_recipe("dfgan_toy", **{"evaluation.truncation": -0.5})
+
+
+def test_pictures_are_not_moved_out_of_what_is_shown():
+    assert load_recipe("dfgan_toy", **{"data.size": 64, "data.crop": 32, "data.shift": 31}).data.shift == 31
+    for changes in ({"data.size": 64, "data.shift": 64}, {"data.size": 64, "data.crop": 32, "data.shift": 32}):
+        with pytest.raises(InputError, match=r"data\.shift = .*smaller than what is shown"):
+            load_recipe("dfgan_toy", **changes)

@@ -1,5 +1,6 @@
 """What a run folder says of itself: how recipes differ, what is done, what is gone, what is damaged."""
 
+import os
 import resource
 import shutil
 
@@ -12,6 +13,8 @@ from tiny import SmallBatches, small
 
 from t2ilib.errors import InputError
 from t2ilib.training import Recipe, Run, train
+from t2ilib.training import run as module
+from t2ilib.training.checkpoints import read_checkpoint
 from t2ilib.training.lock import writing
 from t2ilib.training.recipe import TrainingSettings
 from t2ilib.training.run import differences
@@ -64,11 +67,11 @@ def test_recipes_differ_exactly_where_their_values_do(one, other):
 
 
 def test_an_edited_config_names_its_keys(tmp_path):
-    run = begun(tmp_path)
+    begun(tmp_path)
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 7"))
     with pytest.raises(InputError, match=r"config\.yaml: says something else than .*training\.seed: 0 there, 7 now"):
-        run.restore()
+        Run(tmp_path).restore()
 
 
 def test_how_often_a_run_is_looked_at_may_change(tmp_path):
@@ -130,8 +133,78 @@ def test_who_takes_the_lock_sweeps_what_killed_writers_left(tmp_path):
         path.write_bytes(b"x")
     with writing(run.folder):
         assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
-    with writing(tmp_path):  # no run: whatever lies here is somebody else's
-        assert kept[-1].exists()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / kept[-1].name).touch()
+    with writing(tmp_path / "new"):  # no run yet: `atomic` may be at work
+        assert (tmp_path / "new" / kept[-1].name).exists()
+
+
+def test_what_is_edited_while_a_run_trains_is_not_what_trained_it(tmp_path):
+    run = begun(tmp_path)
+    (tmp_path / "config.yaml").write_text((tmp_path / "config.yaml").read_text().replace("seed: 0", "seed: 7"))
+    assert read_checkpoint(run.save(4, {"x": torch.zeros(1)}, {}))[1]["recipe"]["training"]["seed"] == 0
+    (tmp_path / "config.yaml").write_text("{")
+    assert run.save(5, {"x": torch.zeros(1)}, {}).is_file()
+
+
+def test_old_checkpoints_go_when_the_new_one_is_written(tmp_path, monkeypatch):
+    run = begun(tmp_path)
+    before = run.checkpoints()
+    monkeypatch.setattr(module, "write_checkpoint", lambda *_: pytest.fail("no room"))
+    with pytest.raises(pytest.fail.Exception):
+        run.save(4, {"x": torch.zeros(1)}, {})
+    assert run.checkpoints() == before and len(before) == 2
+
+
+def test_a_record_is_on_the_disk_when_it_is_said_to_be(tmp_path, monkeypatch):
+    run, synced = begun(tmp_path), []
+    monkeypatch.setattr(module.os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    run.append({"step": 4})
+    assert synced == [(tmp_path / "records.jsonl").stat().st_ino]
+
+
+def test_a_branch_is_written_by_one_alone(tmp_path):
+    run = begun(tmp_path / "run")
+    with writing(tmp_path / "new"), pytest.raises(InputError, match="is being trained already"):
+        Run.branch(run.folder, tmp_path / "new")
+
+
+def test_checkpoints_that_were_passed_over_are_set_aside_and_whole_ones_kept(tmp_path):
+    run = begun(tmp_path)
+    whole, damaged = run.checkpoints()
+    damaged.write_bytes(b"half")
+    later = damaged.with_name("step_00000900.safetensors")
+    later.write_bytes(b"half")
+    assert run.newest_whole()[1]["step"] == 2
+    for step in (3, 4):
+        run.save(step, {"x": torch.zeros(1)}, {})
+        assert run.newest_whole()[1]["step"] == step
+    assert [path.name for path in run.checkpoints()] == ["step_00000003.safetensors", "step_00000004.safetensors"]
+    assert later.with_suffix(".damaged").read_bytes() == b"half" and not whole.exists()
+
+
+def test_a_checkpoint_under_another_steps_name_is_refused(tmp_path):
+    run = begun(tmp_path)
+    other = run.checkpoints()[-1].with_name("step_00000099.safetensors")
+    run.checkpoints()[-1].rename(other)
+    with pytest.raises(InputError, match=r"99\.safetensors: holds step 3, not the one that its name says"):
+        read_checkpoint(other)
+
+
+def test_a_configuration_that_is_no_recipe_is_not_overwritten(tmp_path):
+    for text in ("theme: dark\n", "{", "[1]", ""):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"config\.yaml"):
+            Run.create(tmp_path, Recipe("gancls"))
+        assert (tmp_path / "config.yaml").read_text() == text
+
+
+def test_checkpoints_that_are_a_file_are_named(tmp_path):
+    run = begun(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(InputError, match="checkpoints: is no folder"):
+        run.restore()
 
 
 def test_a_run_without_room_for_records_goes_on_when_there_is(tmp_path):

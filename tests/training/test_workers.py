@@ -13,6 +13,7 @@ from t2ilib.errors import InputError
 from t2ilib.training import Recipe, Run
 from t2ilib.training import workers as module
 from t2ilib.training.launch import command, environment
+from t2ilib.training.lock import held, writing
 from t2ilib.training.stopping import Stopped, stoppable
 from t2ilib.training.workers import PARENT, WorkerError, check_processes, end_with_parent, printed, train_together
 
@@ -29,12 +30,21 @@ def run(tmp_path, monkeypatch):
 
 
 def together(run, script, count=2):
-    train_together(run, count, [sys.executable, "-c", HEAD + script], dict(os.environ))
+    with writing(run.folder) as lock:
+        train_together(run, count, [sys.executable, "-c", HEAD + script], dict(os.environ), lock)
 
 
 def all_gone(count=2):
     numbers = [int(Path(f"{rank}.pid").read_text()) for rank in range(count)]
-    return not any(os.path.exists(f"/proc/{number}") for number in numbers)
+    return not any(alive(number) for number in numbers)
+
+
+def alive(number):
+    try:
+        os.kill(number, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_workers_find_each_other_and_leave_their_words_in_logs(run):
@@ -66,6 +76,27 @@ def test_a_worker_that_does_not_listen_is_killed(run):
     with pytest.raises(WorkerError, match="worker 1 of 2"):
         together(run, "if rank: sys.exit('error: x')\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)")
     assert all_gone()
+
+
+def test_the_first_worker_holds_the_folder_when_its_parent_is_killed(run):
+    parent = os.fork()
+    if parent == 0:
+        together(run, "time.sleep(60)")
+        os._exit(0)
+    while not (Path("0.pid").is_file() and Path("0.pid").read_text() and Path("1.pid").is_file()):
+        time.sleep(0.05)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    assert held(run.folder)
+    with pytest.raises(InputError, match="is being trained already"), writing(run.folder):
+        pytest.fail("two writers")
+    for rank in (1, 0):
+        assert held(run.folder)
+        os.kill(int(Path(f"{rank}.pid").read_text()), signal.SIGKILL)
+    end = time.monotonic() + 5
+    while held(run.folder) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not held(run.folder)
 
 
 def test_a_signal_is_passed_on_once_and_the_checkpoint_waited_for(run):

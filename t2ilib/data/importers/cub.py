@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from t2ilib.data import archives, pickles, reading
-from t2ilib.data.captioned import CaptionedImages, check_size
+from t2ilib.data.captioned import CaptionedImages, check_size, has_words
 from t2ilib.data.importers.gathering import decode, keep_present
-from t2ilib.errors import InputError, warn
+from t2ilib.errors import InputError, printable, warn
 from t2ilib.files import sha256
 
 BOXES, LABELS = "bounding_boxes.txt", "image_class_labels.txt"
 CLASSES, HALVES = "classes.txt", "train_test_split.txt"
+UNREAD = "\ufffd"  # stands for bytes that are not UTF-8
 SLACK = 0.05  # share of a picture's side by which a box may reach beyond it
 
 
@@ -47,12 +48,13 @@ def import_cub(folder: str | Path, size: int, *, allow_missing: bool = False) ->
     entries = _entries(folder, numbers)
     names = [f"{entry.name}.jpg" for entry in entries]
     kept = keep_present(names, _both(folder), folder, allow_missing, " (a picture needs its text/*.txt, too)")
-    _tell_silent(entries, kept, folder)
+    listed = entries
     entries, names = [entries[index] for index in kept], [names[index] for index in kept]
     places = _numbers(entries, numbers, root)
     boxes = _look_up(places, _table(root / BOXES), root / BOXES, 4)
     class_names = _class_names(root / CLASSES)
     class_ids = _class_ids(entries, places, root, len(class_names))
+    captions, odd = _captions(entries, folder)
     images = decode(
         names,
         [entry.split for entry in entries],
@@ -63,13 +65,15 @@ def import_cub(folder: str | Path, size: int, *, allow_missing: bool = False) ->
             _checked_box(boxes[index], width, height, f"{root / BOXES}: {names[index]}"), width, height
         ),
     )
+    _tell_unread(odd, folder)  # after all that may fail: an error is one line
+    _tell_silent(listed, kept, folder)
     return CaptionedImages(
         images=images,
-        captions=[_captions(folder / "text" / f"{entry.name}.txt", folder) for entry in entries],
+        captions=captions,
         class_ids=class_ids,
         splits=np.array([entry.split for entry in entries], dtype=np.str_),
         class_names=class_names,
-        source={"importer": "cub", "name": folder.name, "sha256": _marks(folder)},
+        source={"importer": "cub", "name": printable(folder.name), "sha256": _marks(folder)},
     )
 
 
@@ -87,7 +91,7 @@ def bird_box(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, i
 
 def _checked_box(box: np.ndarray, width: int, height: int, where: str) -> np.ndarray:
     """Return a box (x, y, width, height); InputError where it has no area, or does not lie in its picture."""
-    x, y, wide, high = box
+    x, y, wide, high = box.tolist()
     across, down = SLACK * width, SLACK * height
     inside = x >= -across and y >= -down and x + wide <= width + across and y + high <= height + down
     if wide <= 0 or high <= 0 or not inside:
@@ -168,7 +172,8 @@ def _picture_is_there(folder: Path, name: str) -> bool:
 def _tell_silent(entries: list[Entry], kept: list[int], folder: Path) -> None:
     """Warn of classes with pictures of which none has captions; they vanish."""
     of_class = {entries[index].name.split("/")[0] for index in kept}
-    left = [entry.name for index, entry in enumerate(entries) if index not in set(kept)]
+    there = set(kept)
+    left = [entry.name for index, entry in enumerate(entries) if index not in there]
     left = [name for name in left if name.split("/")[0] not in of_class and _picture_is_there(folder, f"{name}.jpg")]
     if silent := dict.fromkeys(name.split("/")[0] for name in left):
         told = f"the first is {next(iter(silent))}; get their text/*.txt"
@@ -197,12 +202,12 @@ def _table(path: Path) -> dict[int, str]:
     if not reading.is_file(path, folder):
         raise InputError(f"{path}: missing; {folder} is not CUB in AttnGAN's layout, check it")
     for place, line in reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path):
-        found = re.fullmatch(r"\s*(\d{1,9})\s+(\S.*?)\s*", line, re.ASCII)
-        if not found:
+        number, *text = line.strip().split(maxsplit=1)
+        if not text or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
             raise InputError(f"{path}: not lines of a number and a text (line {place}); get it again")
-        if int(found[1]) in table:
-            raise InputError(f"{path}: has two lines for {found[1]}, the second is line {place}; get it again")
-        table[int(found[1])] = found[2]
+        if int(number) in table:
+            raise InputError(f"{path}: has two lines for {number}, the second is line {place}; get it again")
+        table[int(number)] = text[0]
     return table
 
 
@@ -241,10 +246,29 @@ def _look_up(numbers: list[int], table: dict[int, str], path: Path, width: int) 
     return rows
 
 
-def _captions(path: Path, folder: Path) -> list[str]:
-    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, errors="replace")
-    captions = [" ".join(line.replace("\ufffd", " ").split()) for _, text in rows for line in text.splitlines()]
-    captions = [caption for caption in captions if caption]
+def _captions(entries: list[Entry], folder: Path) -> tuple[list[list[str]], list[Path]]:
+    """Return the captions of each picture, and the files of which some bytes could not be read."""
+    paths = [folder / "text" / f"{entry.name}.txt" for entry in entries]
+    found = [_caption_lines(path, folder) for path in paths]
+    odd = [path for path, lines in zip(paths, found, strict=True) if any(UNREAD in line for line in lines)]
+    return [_cleaned(lines, path) for lines, path in zip(found, paths, strict=True)], odd
+
+
+def _tell_unread(odd: list[Path], folder: Path) -> None:
+    """Warn of captions that lack letters: "dorée" in Latin-1 becomes "dor e"."""
+    if odd:
+        told = f"{len(odd)} files of captions hold bytes that are not UTF-8, read as spaces, the first is {odd[0]}"
+        warn(f"{folder}: {told}; save them as UTF-8")
+
+
+def _caption_lines(path: Path, folder: Path) -> list[str]:
+    rows = reading.lines(io.BytesIO(reading.read_bytes(path, folder)), path, each="caption", errors="replace")
+    return [line for _, text in rows for line in text.splitlines()]
+
+
+def _cleaned(lines: list[str], path: Path) -> list[str]:
+    captions = [" ".join(line.replace(UNREAD, " ").split()) for line in lines]
+    captions = [caption for caption in captions if has_words(caption)]
     if not captions:
         raise InputError(f"{path}: holds no caption; get it again or remove the picture")
     return captions

@@ -7,6 +7,7 @@ There may be one such file at the top, or one in each of `train/`, `validation/`
 
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from t2ilib.data import archives, reading
-from t2ilib.data.captioned import CaptionedImages, check_size
+from t2ilib.data.captioned import CaptionedImages, check_size, has_words
 from t2ilib.data.importers.gathering import decode, keep_present
-from t2ilib.errors import InputError, warn
+from t2ilib.errors import InputError, printable, warn
 from t2ilib.files import sha256
 
 METADATA = "metadata.jsonl"
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 SEVERAL_CLASSES = 2
+LINES_LIMIT = 1_000_000  # of all lists; COCO's 120,000 pictures have 600,000 captions
+CAPTIONS_LIMIT = 1_000  # of one picture
+MISSING_COUNTED = 10_000  # pictures; of more that are missing, nobody needs the number
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -50,6 +54,8 @@ class Record:
         if (self.split, self.label, self.number) != (other.split, other.label, other.number):
             raise InputError(f"{where}: another class or split than on an earlier line for this picture; correct it")
         self.captions += other.captions
+        if len(self.captions) > CAPTIONS_LIMIT:
+            raise InputError(f"{where}: over {CAPTIONS_LIMIT} captions for this picture; leave some out")
 
 
 def import_folder(path: str | Path, size: int, *, allow_missing: bool = False, held_out: int = 0) -> CaptionedImages:
@@ -65,9 +71,8 @@ def import_folder(path: str | Path, size: int, *, allow_missing: bool = False, h
     check_size(size)
     with open_files(path) as files:
         metadata = _metadata(files.names, path)
-        records = _records(files, metadata, path)
-        names = list(records)
-        _tell_unlisted(files.names, names, path)
+        records = _records(files, metadata, path, allow_missing)
+        names = listed = list(records)
         kept = keep_present(names, files.exists, path, allow_missing)
         names = [names[i] for i in kept]
         class_ids, class_names = _classes(names, [records[name] for name in names], path)
@@ -76,13 +81,18 @@ def import_folder(path: str | Path, size: int, *, allow_missing: bool = False, h
             splits = _by_class(class_ids, len(class_names), held_out, path)
         images = decode(names, splits, files.read, path, size)
         marks = {path.name: sha256(path)} if path.is_file() else {name: sha256(path / name) for name in metadata}
+        _tell_unlisted(files.names, listed, path)  # after all that may fail: an error is one line
     return CaptionedImages(
         images=images,
         captions=[records[name].captions for name in names],
         class_ids=class_ids,
         splits=splits,
         class_names=class_names,
-        source={"importer": "folder", "name": path.name, "sha256": marks},
+        source={
+            "importer": "folder",
+            "name": printable(path.name),
+            "sha256": {printable(name): mark for name, mark in marks.items()},
+        },
     )
 
 
@@ -100,7 +110,7 @@ def open_files(path: Path) -> Iterator[Files]:
         )
     else:
         with archives.open_archive(path) as archive:
-            members = {str(PurePosixPath(name)): name for name in archive.namelist() if not name.endswith("/")}
+            members = archives.files(archive)
             yield Files(
                 list(members),
                 members.__contains__,
@@ -111,9 +121,18 @@ def open_files(path: Path) -> Iterator[Files]:
 def _metadata(names: list[str], path: Path) -> list[str]:
     """Return the lists among the names: in a folder at its top or one below, in an archive anywhere."""
     deepest = 2 if path.is_dir() else archives.PATH_LIMIT
-    found = [name for name in map(PurePosixPath, names) if name.name == METADATA and len(name.parts) <= deepest]
+    lists = [name for name in map(PurePosixPath, names) if name.name == METADATA]
+    found = [name for name in lists if len(name.parts) <= deepest]
+    if lists and not found:
+        folder = lists[0].parent.parent if lists[0].parent.name in SPLITS else lists[0].parent
+        raise InputError(f"{path}: its lists lie further down, the first is {lists[0]}; give {path / folder}")
     if not found:
         raise InputError(f"{path}: holds no {METADATA}; write one line per picture, see data/README.md")
+    for name in found:
+        above = [other for other in found if other != name and other.parent in name.parents]
+        if above and name.parent.name not in SPLITS:
+            told = f"a list below {above[0]}, in no split's folder"
+            raise InputError(f"{path}/{name}: {told}; move it out of there, or add its lines to the other")
     return [str(name) for name in found]
 
 
@@ -127,21 +146,37 @@ def _tell_unlisted(names: list[str], listed: list[str], path: Path) -> None:
         warn(f"{path}: {len(unlisted)} pictures are in no {METADATA} and left out, {told}")
 
 
-def _records(files: Files, metadata: list[str], path: Path) -> dict[str, Record]:
+def _records(files: Files, metadata: list[str], path: Path, allow_missing: bool) -> dict[str, Record]:
     records: dict[str, Record] = {}
-    for file in metadata:
-        for number, line in reading.lines(io.BytesIO(files.read(file)), f"{path}/{file}"):
-            where = f"{path}/{file} line {number}"
-            name, record = _record(line, PurePosixPath(file).parent, where)
-            if name in records:
-                records[name].add(record, where)
-            else:
-                records[name] = record
+    there, spelled = set(files.names), {unicodedata.normalize("NFC", name): name for name in files.names}
+    for where, folder, line in _lines(files, metadata, path):
+        name, record = _record(line, folder, where)
+        if name not in there:  # an accent may be a letter's or a character of its own
+            name = spelled.get(unicodedata.normalize("NFC", name), name)
+        if name in records:
+            records[name].add(record, where)
+        else:
+            records[name] = record
+        if not allow_missing and len(records) > len(files.names) + MISSING_COUNTED:
+            told = f"over {MISSING_COUNTED} of the pictures it lists are missing"
+            raise InputError(f"{where}: {told}; get the complete data, or pass allow_missing=True (--allow-missing)")
     return records
 
 
+def _lines(files: Files, metadata: list[str], path: Path) -> Iterator[tuple[str, PurePosixPath, str]]:
+    """Yield place, folder and text of each line of the lists, counted before the first is read."""
+    left = LINES_LIMIT
+    for file in metadata:
+        data = files.read(file)
+        left -= data.count(b"\n")
+        if left < 0:
+            raise InputError(f"{path}/{file}: over {LINES_LIMIT:,} lines, of all lists together; give fewer pictures")
+        for number, line in reading.lines(io.BytesIO(data), f"{path}/{file}"):
+            yield f"{path}/{file} line {number}", PurePosixPath(file).parent, line
+
+
 def _record(line: str, folder: PurePosixPath, where: str) -> tuple[str, Record]:
-    row = reading.parse_json(line, where)
+    row = reading.parse_line(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise InputError(f'{where}: has no "file_name"; name the picture, relative to {METADATA}')
     name = str(folder / archives.check_name(row["file_name"], where))
@@ -154,13 +189,19 @@ def _record(line: str, folder: PurePosixPath, where: str) -> tuple[str, Record]:
 
 
 def _captions(row: dict, where: str) -> list[str]:
-    given = next((row[key] for key in ("captions", "text", "caption") if row.get(key) is not None), [])
+    keys = [key for key in ("captions", "text", "caption") if row.get(key) is not None]
+    if len(keys) > 1:
+        raise InputError(f'{where}: has "{keys[0]}" and "{keys[1]}"; give all its captions in "captions" (a list)')
+    given = row[keys[0]] if keys else []
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(caption, str) for caption in given):
         raise InputError(f'{where}: "captions" must be a list of strings, or "text" a string; correct it')
-    captions = [" ".join(reading.check_text(caption, where).split()) for caption in given if caption.strip()]
-    if not captions:
+    captions = [" ".join(reading.check_text(caption, where).split()) for caption in given]
+    worded = [has_words(caption) for caption in captions]
+    if not any(worded):
         raise InputError(f'{where}: has no caption; give "captions" (a list) or "text"')
+    if not all(worded):
+        raise InputError(f"{where}: has an empty caption; write it, or leave it out")
     return captions
 
 

@@ -12,6 +12,8 @@ from t2ilib.data import decoding
 from t2ilib.data.captioned import check_size
 from t2ilib.errors import InputError, printable, warn
 
+WORKERS = 2  # pictures read at once, so that the largest that are admitted take under a gigabyte on any machine
+
 
 def keep_present(
     names: Sequence[str], exists: Callable[[str], bool], where: Path, allow_missing: bool, note: str = ""
@@ -43,7 +45,7 @@ def decode(
     size: int,
     crop: Callable | None = None,
 ) -> np.ndarray:
-    """Decode pictures into (N, size, size, 3) uint8, several at a time.
+    """Decode pictures into (N, size, size, 3) uint8, `WORKERS` at a time.
 
     `crop(index, width, height)` gives the box (left, top, right, bottom) to keep of picture `index`; without it the
     whole picture counts. Files of the same bytes in two of the `splits` are told in one line.
@@ -52,13 +54,18 @@ def decode(
     images = np.empty((len(names), size, size, 3), dtype=np.uint8)
 
     def place(index: int) -> bytes:
-        data, name = read(names[index]), f"{where}/{names[index]}"
-        picture = decoding.read_picture(data, name)
-        box = crop(index, *picture.size) if crop else None
-        images[index] = decoding.square(picture, size, box)
-        return hashlib.sha256(data).digest()
+        try:
+            data = read(names[index])
+            mark, picture = hashlib.sha256(data).digest(), decoding.read_picture(data, f"{where}/{names[index]}")
+            del data  # up to 200 MB, which are not needed beside the copies that follow
+            box = crop(index, *picture.size) if crop else None
+            images[index] = decoding.square(picture, size, box)
+        except MemoryError:
+            told = "no memory left to read it (MemoryError); end other programs, or shrink it"
+            raise InputError(f"{where}/{names[index]}: {told}") from None
+        return mark
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         done = pool.map(place, range(len(names)))
         shown = f"reading {printable(where.name)}"
         marks = list(tqdm(done, desc=shown, total=len(names), disable=None, delay=2, leave=False))

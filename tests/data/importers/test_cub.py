@@ -3,6 +3,9 @@
 import os
 import pickle
 import shutil
+import time
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from PIL import Image
 from torchvision import transforms
 
 from t2ilib import data, files
-from t2ilib.data.importers.cub import bird_box, import_cub
+from t2ilib.data import captioned
+from t2ilib.data.importers.cub import Entry, _tell_silent, bird_box, import_cub
 from t2ilib.data.pickles import restricted_load
 from t2ilib.errors import InputError
 
@@ -169,7 +173,7 @@ def test_the_same_bytes_in_train_and_test_are_told(tmp_path, caplog):
     images = write(tmp_path) / "CUB_200_2011" / "images"
     shutil.copy(images / f"{NAMES[1]}.jpg", images / f"{NAMES[2]}.jpg")
     assert len(import_cub(tmp_path, 8)) == 3
-    (told,) = caplog.messages
+    told, _ = caplog.messages
     assert (
         "1 pictures are in two splits" in told
         and f"{NAMES[1]}.jpg (train)" in told
@@ -183,8 +187,55 @@ def test_a_class_with_pictures_and_without_captions_is_told(tmp_path, caplog):
         import_cub(tmp_path, 8)
     assert not caplog.messages
     assert len(import_cub(tmp_path, 8, allow_missing=True)) == 2
-    (told,) = caplog.messages
+    _, told = caplog.messages
     assert "1 classes have pictures and no captions, and are left out, the first is 002.Red_Tern" in told
+
+
+def test_captions_that_are_not_utf8_are_told(tmp_path, caplog):
+    text = write(tmp_path) / "text"
+    for name in NAMES:
+        (text / f"{name}.txt").write_text("a bird\n", encoding="utf-8")
+    (text / f"{NAMES[1]}.txt").write_bytes("queue dorée\n".encode("latin-1"))
+    assert import_cub(tmp_path, 8).captions[1] == ["queue dor e"]
+    (told,) = caplog.messages
+    assert "1 files of captions hold bytes that are not UTF-8, read as spaces, the first is " in told
+    assert f"{NAMES[1]}.txt; save them as UTF-8" in told
+
+
+def test_captions_without_letters_that_show_are_left_out(tmp_path):
+    (write(tmp_path) / "text" / f"{NAMES[0]}.txt").write_text("a bird\n\u200b\n", encoding="utf-8")
+    assert import_cub(tmp_path, 8).captions[0] == ["a bird"]
+
+
+@pytest.mark.parametrize("gap", [" ", "\t", " \t "])
+def test_long_gaps_in_a_list_take_no_longer_than_their_length(tmp_path, gap):
+    _file("classes.txt", f"1 001.Gull{gap * 100_000}x\n2 002.Red_Tern{gap * 100_000}\n")(write(tmp_path))
+    start = time.process_time()
+    names = import_cub(tmp_path, 8).class_names
+    assert len(names[0]) == len(gap) * 100_000 + 5 and names[1] == "Red Tern"
+    assert time.process_time() - start < 3
+
+
+def test_a_box_beyond_the_range_of_numbers_is_one_line(tmp_path):
+    _file("bounding_boxes.txt", "1 0 0 60 40\n2 1e308 0 1e308 5\n3 20 10 20 20\n")(write(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match=r"the box .* not inside its 60 x 40 pixels"):
+            import_cub(tmp_path, 8)
+
+
+def test_an_error_comes_without_warnings(tmp_path, caplog):
+    (write(tmp_path) / "text" / f"{NAMES[2]}.txt").unlink()
+    (tmp_path / "CUB_200_2011" / "images" / f"{NAMES[0]}.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a readable picture"):
+        import_cub(tmp_path, 8, allow_missing=True)
+    assert not caplog.messages
+
+
+def test_pictures_that_memory_cannot_hold_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(captioned.psutil, "virtual_memory", lambda: SimpleNamespace(available=600))
+    with pytest.raises(InputError, match=r"3 pictures take .* this machine has"):
+        import_cub(write(tmp_path), 8)
 
 
 def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
@@ -285,3 +336,9 @@ def test_real_crops_equal_the_released_transforms(shared_data):
 
 def _names(folder):
     return [f"{name}.jpg" for name in restricted_load(folder / "filenames.pickle")]
+
+
+def test_looking_for_classes_without_captions_takes_no_longer_than_their_list(tmp_path):
+    entries, start = [Entry(f"001.Gull/{number}", "train") for number in range(20_000)], time.process_time()
+    _tell_silent(entries, list(range(20_000)), tmp_path)
+    assert time.process_time() - start < 1

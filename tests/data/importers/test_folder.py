@@ -2,22 +2,28 @@
 
 import json
 import os
+import re
 import shutil
 import time
+import unicodedata
 import zipfile
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from t2ilib import data, files
-from t2ilib.data import reading
+from t2ilib.data import captioned, reading
+from t2ilib.data.importers import folder as folder_importer
 from t2ilib.data.importers.folder import import_folder
 from t2ilib.errors import InputError
 
 
 def row(name, **more):
-    return {"file_name": name, "text": f"caption of {name}"} | more
+    return {"file_name": name} | ({} if "captions" in more else {"text": f"caption of {name}"}) | more
 
 
 def write(folder, rows, pictures=None, metadata="metadata.jsonl"):
@@ -43,7 +49,7 @@ def zipped(folder, path, prefix=""):
 
 ROWS = [
     row("a.png", **{"class": "wren", "class_id": 7, "split": "test"}),
-    row("sub/b.png", **{"class": "tern", "class_id": 2, "captions": [" two\n words ", "", "other"]}),
+    row("sub/b.png", **{"class": "tern", "class_id": 2, "captions": [" two\n words ", "other"]}),
     row("c.jpg", **{"class": "wren", "class_id": 7, "split": "val"}),
 ]
 
@@ -127,6 +133,12 @@ def test_several_lines_of_one_picture_add_captions(tmp_path):
         ([{"file_name": "a.png"}], "line 1: has no caption"),
         ([row("a.png", text=" ")], "has no caption"),
         ([row("a.png", captions=[1])], "list of strings"),
+        ([row("a.png", captions=[])], "has no caption"),
+        ([row("a.png", text="\u200b")], "has no caption"),
+        ([row("a.png", captions=["", " ", "a red bird"])], "line 1: has an empty caption"),
+        ([row("a.png", captions=["a bird", "\u200b"])], "line 1: has an empty caption"),
+        ([row("a.png", captions=["a bird"]) | {"text": "b"}], 'line 1: has "captions" and "text"; give all'),
+        ([row("a.png", caption="a bird")], 'line 1: has "text" and "caption"; give all'),
         ([row("a.png", split="holdout")], "'holdout'"),
         ([row("a.png", **{"class": 3})], "must be a string"),
         ([row("a.png", class_id=True)], "whole number"),
@@ -162,6 +174,139 @@ def test_missing_pictures_are_counted_or_left_out(tmp_path):
         import_folder(source, 4, allow_missing=True)
 
 
+@pytest.mark.parametrize("place", ["backup", "backup/old"])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_second_list_below_the_first_is_refused(tmp_path, place, kind):
+    source = write(tmp_path / "birds", [row("a.png")])
+    write(source, [row("a.png")], metadata=f"{place}/metadata.jsonl")
+    if kind == "zip":
+        source = zipped(source, tmp_path / "birds.zip")
+    elif place == "backup/old":
+        assert len(import_folder(source, 4)) == 1  # lists of a folder lie at its top or one below
+        return
+    with pytest.raises(InputError, match=rf"{place}/metadata\.jsonl: a list below metadata\.jsonl.*; move it out"):
+        import_folder(source, 4)
+
+
+def test_lists_of_splits_may_lie_below_another(tmp_path):
+    write(tmp_path, [row("a.png", split="validation")])
+    write(tmp_path, [row("x.png")], metadata="test/metadata.jsonl")
+    assert sorted(import_folder(tmp_path, 4).splits) == ["test", "validation"]
+
+
+def test_lists_of_too_many_lines_are_refused_before_they_are_parsed(tmp_path, monkeypatch):
+    source = write(tmp_path, ["{bad"] * 11)
+    monkeypatch.setattr(folder_importer, "LINES_LIMIT", 10)
+    with pytest.raises(InputError, match="line 1: not JSON"):  # ten line ends
+        import_folder(source, 4)
+    write(source, ["{bad"] * 12)
+    with pytest.raises(InputError, match=r"metadata\.jsonl: over 10 lines, of all lists together"):
+        import_folder(source, 4)
+
+
+def test_a_list_of_pictures_that_are_not_there_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_importer, "MISSING_COUNTED", 5)
+    source = write(tmp_path, [*(row(f"{i}.png") for i in range(20)), "{bad"], ["0.png"])
+    with pytest.raises(InputError, match=r"line 8: over 5 of the pictures it lists are missing; .*--allow-missing"):
+        import_folder(source, 4)
+    with pytest.raises(InputError, match="line 21: not JSON"):
+        import_folder(source, 4, allow_missing=True)
+
+
+def test_captions_of_one_picture_have_a_limit(tmp_path):
+    source = write(tmp_path, [row("a.png")] * 1001)
+    with pytest.raises(InputError, match="line 1001: over 1000 captions for this picture"):
+        import_folder(source, 4)
+    assert len(import_folder(write(tmp_path, [row("a.png")] * 1000), 4).captions[0]) == 1000
+
+
+def test_an_error_comes_without_warnings(tmp_path, caplog):
+    source = write(tmp_path, [row("A.png"), row("b.png")], ["a.png", "b.png"])
+    with pytest.raises(InputError, match="1 of 2 pictures are missing"):
+        import_folder(source, 4)
+    (source / "b.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a readable picture"):
+        import_folder(source, 4, allow_missing=True)
+    assert not caplog.messages
+
+
+def test_pictures_that_memory_cannot_hold_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(captioned.psutil, "virtual_memory", lambda: SimpleNamespace(available=600))
+    with pytest.raises(InputError, match=r"3 pictures take .* this machine has"):
+        import_folder(write(tmp_path, ROWS), 8)
+
+
+@pytest.mark.parametrize("where", ["caf\udce9", "birds"])
+def test_names_in_latin_1_are_read(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    source = write(tmp_path / where, [row("a.png")])
+    write(source, [row("a.png")], metadata="test/metadata.jsonl")
+    for name in ("caf\udce9.txt", "\udcff.png"):
+        (source / name).write_bytes(b"odd")
+    dataset = data.load(source, 8)
+    assert dataset.source["name"] == where.replace("\udce9", "\\udce9") and len(dataset) == 2
+    assert data.load(source, 8).folder == dataset.folder
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "ü" * 125, "birds.v2"])
+def test_sources_of_any_name_are_packed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    folder = data.load(write(tmp_path / name, [row("a.png")]), 8).folder
+    assert folder.name.startswith(f"{Path(name).stem[:70]}") and len(folder.name.encode()) < 200
+
+
+def test_a_data_folder_that_is_its_own_source_is_packed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path)
+    write(tmp_path, [row("a.png")])
+    folder = data.load(tmp_path, 8).folder
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "features").write_bytes(b"")
+    assert data.load(tmp_path, 8).folder == folder
+    assert [path.name for path in (tmp_path / "packed").iterdir()] == [folder.name]
+
+
+def test_a_file_that_changed_in_place_is_packed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    source = write(tmp_path / "birds", [row("a.png", text="a red bird")])
+    assert data.load(source, 8).captions == [["a red bird"]]
+    path = source / "metadata.jsonl"
+    before = path.stat()
+    path.write_text(path.read_text().replace("red", "tan"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert data.load(source, 8).captions == [["a tan bird"]]
+
+
+@pytest.mark.parametrize("name", ["birds.tar.gz", "birds.json", "birds.npy"])
+def test_files_that_are_no_archives_say_what_is_accepted(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x08" if name.endswith("gz") else b"{}")
+    with pytest.raises(InputError, match=rf'{name}: no zip archive; give "toy".* zip with metadata\.jsonl'):
+        data.load(tmp_path / name, 8)
+
+
+def test_what_is_left_of_an_archive_is_called_damaged(tmp_path):
+    path = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match="not a readable zip archive"):
+        data.load(path, 8)
+
+
+@pytest.mark.parametrize("options", [{"size": 3}, {"source": "x"}, {"path": "x"}])
+def test_options_of_the_names_of_arguments_are_unknown(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    for source in ("toy", write(tmp_path / "birds", [row("a.png")])):
+        with pytest.raises(InputError, match=f"unknown option '{next(iter(options))}'; known: "):
+            data.load(source, 8, **options)
+
+
+@pytest.mark.parametrize("given", [date(2020, 1, 1), {1: 2, "a": 3}, b"1", [1]])
+def test_options_of_odd_kinds_are_refused(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(files, "DATA", tmp_path / "data")
+    with pytest.raises(InputError, match=r"held_out = .*must be at least 1"):
+        data.load(write(tmp_path / "birds", [row("a.png")]), 8, held_out=given)
+    with pytest.raises(InputError, match="give whole numbers"):
+        data.load("toy", 32, train=given)
+
+
 def test_a_damaged_picture_is_named_and_nothing_is_packed(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "DATA", tmp_path / "data")
     source = write(tmp_path / "birds", [row(f"{i}.png") for i in range(9)])
@@ -179,6 +324,16 @@ def test_not_a_data_set(tmp_path):
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         import_folder(tmp_path, 4)
+
+
+@pytest.mark.parametrize(("place", "given"), [("data/train", "data"), ("data/birds", "data/birds")])
+def test_lists_that_lie_too_deep_say_which_folder_to_give(tmp_path, monkeypatch, place, given):
+    monkeypatch.setattr(files, "DATA", tmp_path / "elsewhere")
+    source = write(tmp_path / "set", [row("x.png")], metadata=f"{place}/metadata.jsonl").resolve()
+    told = f"set: its lists lie further down, the first is {place}/metadata.jsonl; give {source / given}"
+    with pytest.raises(InputError, match=re.escape(told)):
+        data.load(source, 8)
+    assert len(data.load(source / given, 8)) == 1
 
 
 def test_load_packs_once_and_again_when_the_source_changes(tmp_path, monkeypatch):
@@ -318,6 +473,61 @@ def test_a_link_inside_the_folder_is_followed(tmp_path):
 
 def test_names_in_a_zip_are_found_however_they_are_written(tmp_path):
     source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip", "./")
+    assert len(import_folder(source, 8)) == 3
+
+
+def unmarked(path):
+    """Take the mark of UTF-8 off the names of a zip's members, as Info-ZIP and macOS write them."""
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := data.find(signature, at + 1)) >= 0:
+            data[at + flags + 1] &= ~0x08
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["vögel/ü.png", "naïve.png", "鳥.png", "a \N{BIRD}.png", "vo\u0308gel.png"])
+def test_names_in_a_zip_that_are_not_marked_as_utf8_are_read(tmp_path, name):
+    source = unmarked(zipped(write(tmp_path / "birds", [row(name), row("b.png")]), tmp_path / "birds.zip"))
+    with zipfile.ZipFile(source) as archive:
+        assert name not in archive.namelist()
+    assert import_folder(source, 8).captions == [[f"caption of {name}"], ["caption of b.png"]]
+
+
+def test_names_in_a_zip_of_old_programs_stay_as_they_are(tmp_path):
+    source = zipped(write(tmp_path / "birds", [row("ü.png")]), tmp_path / "birds.zip")
+    source.write_bytes(source.read_bytes().replace("ü.png".encode(), b"\x81\xe1.png"))  # üß in DOS's letters
+    source = unmarked(source)
+    with pytest.raises(InputError, match=r"1 of 1 pictures are missing"):
+        import_folder(source, 8)
+    with folder_importer.open_files(source) as opened:
+        assert "üß.png" in opened.names
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "unmarked zip"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_accents_may_be_written_either_way(tmp_path, caplog, kind, listed):
+    names = [unicodedata.normalize("NFD" if listed == "NFC" else "NFC", name) for name in ("ü/é.png", "b.png")]
+    rows = [row(unicodedata.normalize(listed, name), text="a bird") for name in names]
+    source = write(tmp_path / "birds", rows, names)
+    if kind != "folder":
+        source = zipped(source, tmp_path / "birds.zip")
+    dataset = import_folder(unmarked(source) if kind == "unmarked zip" else source, 8)
+    assert dataset.captions == [["a bird"]] * 2 and not caplog.messages
+
+
+def test_a_name_that_is_there_letter_by_letter_is_that_one(tmp_path):
+    names = [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
+    dataset = import_folder(write(tmp_path, [row(name) for name in names]), 8)
+    np.testing.assert_allclose(dataset.images[:, 4, 4, 0], [0, 10], atol=2)
+
+
+@pytest.mark.parametrize("name", ["./", "/", ".//./"])
+def test_an_archive_may_hold_the_folder_itself(tmp_path, name):
+    source = zipped(write(tmp_path / "birds", ROWS), tmp_path / "birds.zip", "./")
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"")
     assert len(import_folder(source, 8)) == 3
 
 
