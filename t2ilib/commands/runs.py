@@ -61,7 +61,7 @@ def follow(run: RunFolder) -> None:
 
 
 def stop(run: RunFolder) -> None:
-    """End a run in order, however it was started: after its step, with a checkpoint; then say what is safe."""
+    """End a run of the command line after its step, with a checkpoint, and say what is safe; not a notebook's run."""
     from t2ilib.training import Run
     from t2ilib.training.launch import running
     from t2ilib.training.launch import stop as ask

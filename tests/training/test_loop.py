@@ -264,3 +264,13 @@ def test_pictures_are_counted_whoever_has_seen_them(tmp_path):
     about["record"]["images"] *= 2
     write_checkpoint(path, tensors, about)
     assert [record["images"] for record in train(small(), SmallBatches(), SETTINGS, run)] == [2 * 20 + 10, 2 * 20 + 20]
+
+
+@pytest.mark.parametrize("key", ["seconds", "skipped", "drawn"])
+def test_a_checkpoint_that_does_not_say_where_it_is_cannot_be_gone_on_from(tmp_path, key):
+    list(train(small(), SmallBatches(), SETTINGS, run_in(tmp_path)))
+    run = Run.open(tmp_path)
+    tensors, about, path = run.newest_whole()
+    write_checkpoint(path, tensors, {name: value for name, value in about.items() if name != key})
+    with pytest.raises(InputError, match=f"its {key} is None"):
+        list(train(small(), SmallBatches(), replace(SETTINGS, steps=9), run))
