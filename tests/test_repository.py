@@ -127,6 +127,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "metrics": {"data", "encoders"},
     "official": {"models"},
     "plots": set(),
+    "summary": set(),
     "assembly": {"data", "encoders", "models", "metrics", "training"},
     "sampling": {"assembly", "encoders", "training"},
     "sheets": {"data", "plots", "sampling"},
