@@ -205,3 +205,13 @@ def test_a_notebook_shows_source_with_colours(monkeypatch):
     plots.show_source(plots.smoothed)
     assert shown[0]["text/markdown"] == f"```python\n{shown[0]['text/plain']}\n```"
     assert shown[0]["text/plain"].startswith("def smoothed(")
+
+
+def test_a_frame_runs_along_the_inside_of_its_box():
+    image = np.zeros((8, 10, 3), dtype=np.uint8)
+    shown = plots.framed(image, (1, 2.0, 9, 8), colour="#ff0000", width=2)
+    inside = np.zeros((8, 10), dtype=bool)
+    inside[2:8, 1:9] = True
+    inside[4:6, 3:7] = False
+    assert (shown[..., 0] == 255 * inside).all() and not shown[..., 1:].any()
+    assert not image.any()  # a copy
