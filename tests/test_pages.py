@@ -81,6 +81,18 @@ def test_the_map_and_readme_plan_the_same_in_the_order_of_the_course(mapped):
     assert [f"{title}, planned" for title in line.split(", ")] == planned
 
 
+def test_times_that_chapter_0_shows_are_the_measured_ones():
+    cells = json.loads(CHAPTERS["00_start_here.ipynb"].read_text(encoding="utf-8"))["cells"]
+    shown = "".join(line for cell in cells for output in cell.get("outputs", []) for line in output.get("text", []))
+    times = json.loads(read("notebooks/times.json"))
+    found = re.findall(r"(?m)^(\w+) +([\d.]+) min +([\d.]+|-) s$", shown)
+    wanted = [(name, f"{times[name]['cpu'] / 60:.1f}", str(times[name].get("smoke", "-"))) for name in sorted(times)]
+    assert found == wanted, "chapter 0 was run before times.json was written: run it again"
+    assert {path.stem for path in CHAPTERS.values()} <= {
+        name for name in times if times[name].keys() >= {"cpu", "smoke"}
+    }
+
+
 # ---- faults are seen ---------------------------------------------------------------------------------------------
 
 TABLE = "| a | b |\n|---|---|\n| [one](x.md) | $|x|$ |\n| `x` | \\|y\\| |\n"
