@@ -9,15 +9,16 @@ from torch import Tensor
 from t2ilib.encoders.encoder import PictureEncoder
 from t2ilib.encoders.guidance import ClipGuidance
 
+RATE = 0.02  # of Adam, in brightness from -1 to 1: the most that a pixel moves in a step, about
 
-def climb(  # noqa: PLR0913
+
+def climb(
     pictures: Tensor,
     captions: Sequence[str],
     teachers: Sequence[PictureEncoder],
     steps: int,
     *,
     crops: int = 0,
-    rate: float = 0.02,
     look: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     """Change the pixels of pictures (N, 3, H, W) in [-1, 1] until all `teachers` find that they fit their captions.
@@ -26,7 +27,7 @@ def climb(  # noqa: PLR0913
     """
     targets = [(ClipGuidance(one, weight=1.0, crops=crops), one.encode(captions).sentence) for one in teachers]
     pixels = pictures.clone().requires_grad_()
-    optimizer = torch.optim.Adam([pixels], lr=rate)
+    optimizer = torch.optim.Adam([pixels], lr=RATE)
     for step in range(steps):
         loss = sum(guidance(pixels, SimpleNamespace(target=target, step=step)) for guidance, target in targets)
         (pixels.grad,) = torch.autograd.grad(loss, pixels)
