@@ -221,6 +221,9 @@ def _check_given(what: str, given: Mapping | Sequence) -> None:
 
 def _check_titles(panels: Mapping, limits: Limits | None, beside: Mapping[str, Mapping] | None = None) -> None:
     """Raise InputError where limits or values are given for a panel that is not there."""
-    for what, titles in {"limits": limits or {}, **(beside or {})}.items():
-        if unknown := [title for title in titles if title not in panels]:
-            raise InputError(f"{what}: no panel {', '.join(unknown)}; the panels are {', '.join(panels)}")
+    unknown = {"limits": [title for title in limits or {} if title not in panels]}
+    for name, values in (beside or {}).items():  # one mapping may serve several figures
+        unknown[name] = [] if any(title in panels for title in values) else list(values)
+    for what, titles in unknown.items():
+        if titles:
+            raise InputError(f"{what}: no panel {', '.join(titles)}; the panels are {', '.join(panels)}")
