@@ -205,6 +205,8 @@ def trained_state(recipe: Recipe, found: Mapping[str, TextEncoder], stored: Stor
     outline, state = TASKS[recipe.task].outline(model_values(recipe), found), {}
     for role in TASKS[recipe.task].trained:
         own = {key.removeprefix(f"{role}."): value for key, value in tensors.items() if key.startswith(f"{role}.")}
+        if not own:
+            raise InputError(f"{path}: holds no {role}; give a checkpoint of a run")
         small = weights.exportable(own, getattr(outline, role), path, "give a checkpoint of a run")
         state |= {f"{role}.{key}": value for key, value in small.items()}
     return state

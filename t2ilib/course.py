@@ -60,14 +60,15 @@ def chapter_title(path: Path) -> str:
 
 
 def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = None) -> list[Step]:
-    """List the notebooks `NN*.ipynb` of a folder as steps, or the one whose number is `only`.
+    """List the notebooks `NN_*.ipynb` of a folder (of solutions: `NN.ipynb`) as steps, or the one numbered `only`.
 
     Expected times come from `times.json` in the same folder: {"03_dcgan": {"cpu": seconds}}.
     Raises InputError when there is no such chapter.
     """
     if only is not None and not re.fullmatch("[0-9]{1,2}", only):
         raise InputError(f"chapter {one_line(repr(only))}: give its number, as --only 3")
-    paths = sorted(notebooks.glob("[0-9][0-9]*.ipynb"))
+    ending = ".ipynb" if notebooks.name == "solutions" else "_*.ipynb"
+    paths = sorted(notebooks.glob(f"[0-9][0-9]{ending}"))
     chosen = [path for path in paths if only is None or path.name[:2] == only.zfill(2)]
     if not chosen:
         numbers = ", ".join(path.name[:2] for path in paths) or "none"

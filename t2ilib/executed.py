@@ -24,8 +24,8 @@ def digest(notebook: Mapping) -> str:
 
 def scale_of(notebook: Mapping) -> str | None:
     """Return the scale at which a notebook's outputs were made; None where no mark says it of these outputs."""
-    mark = notebook["metadata"].get(MARK, {})
-    return mark.get("scale") if mark.get("digest") == digest(notebook) else None
+    mark = notebook["metadata"].get(MARK)
+    return mark.get("scale") if isinstance(mark, dict) and mark.get("digest") == digest(notebook) else None
 
 
 def finish(path: Path, scale: str) -> None:

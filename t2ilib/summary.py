@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def weights(module: nn.Module, within: type[nn.Module] | None = None) -> int:
     """Return the number of learned weights of a module; with `within`, of its parts of that class alone."""
     parts = [module] if within is None else [part for part in module.modules() if isinstance(part, within)]
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+    return sum({id(one): one.numel() for part in parts for one in part.parameters()}.values())  # parts may nest
 
 
 def stages(blocks: Iterable[nn.Module], call: Callable[[], object], within: type[nn.Module] | None = None) -> None:
@@ -17,13 +17,22 @@ def stages(blocks: Iterable[nn.Module], call: Callable[[], object], within: type
     In the order of the computation. With `within` also how many of the weights lie in parts of that class.
     """
 
-    def show(module: nn.Module, _: object, output: Tensor) -> None:
+    def show(module: nn.Module, _: object, output: object) -> None:
         of_class = f", {weights(module, within):>9,} in {within.__name__}" if within else ""
-        print(f"{type(module).__name__:16} {tuple(output.shape)!s:20} {weights(module):>9,} weights{of_class}")
+        print(f"{type(module).__name__:16} {_shape(output):20} {weights(module):>9,} weights{of_class}")
 
-    hooks = [block.register_forward_hook(show) for block in blocks]
+    hooks = []
     try:
+        for block in blocks:
+            hooks.append(block.register_forward_hook(show))  # one by one: the next may be none
         call()
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _shape(output: object) -> str:
+    """Return the shape of what a block put out, of several tensors each; of anything else its class."""
+    if isinstance(output, tuple | list):
+        return ", ".join(map(_shape, output))
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__

@@ -150,3 +150,12 @@ def test_scale_decides_and_unknown_ones_are_named(monkeypatch):
     monkeypatch.setenv("T2I_SCALE", "huge")
     with pytest.raises(InputError, match="T2I_SCALE=huge: not a scale"):
         course.scale()
+
+
+def test_only_chapters_count_as_chapters_and_only_solutions_as_solutions(tmp_path):
+    for folder in (tmp_path, tmp_path / "solutions"):
+        folder.mkdir(exist_ok=True)
+        for name in ("03_a.ipynb", "03.ipynb", "2024 draft.ipynb"):
+            (folder / name).write_text('{"cells": []}')
+        (step,) = course.chapter_steps(folder, tmp_path / "out", "smoke")
+        assert step.name == ("03_a" if folder == tmp_path else "03")

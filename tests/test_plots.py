@@ -219,3 +219,62 @@ def test_a_frame_runs_along_the_inside_of_its_box():
     inside[4:6, 3:7] = False
     assert (shown[..., 0] == 255 * inside).all() and not shown[..., 1:].any()
     assert not image.any()  # a copy
+
+
+SEED = [{"step": 1, "a": 1.0, "b": 2.0}, {"step": 2, "a": 3.0, "b": 4.0}]
+RED = plots.Dots(torch.zeros(1, 2), "real", 0)
+SUM = plots.Surface(lambda points: points.sum(1), [0, 1])
+ODD = {
+    "no terms": (lambda: plots.banded({"one": [SEED]}, {}), "terms: none given"),
+    "no seeds": (lambda: plots.banded({"one": []}, {"A": "a"}), "seeds of one: none given"),
+    "an empty seed": (lambda: plots.banded({"one": [[]]}, {"A": "a"}), "a seed of one: none given"),
+    "other values": (
+        lambda: plots.banded({"one": [SEED, [SEED[0], {"step": 3, "a": 1}]]}, {"A": "a"}),
+        "one: its seeds have a at different places",
+    ),
+    "limits": (lambda: plots.banded({"one": [SEED]}, {"A": "a"}, limits={"B": (0, 1)}), "limits: no panel B"),
+    "beside": (lambda: plots.banded({"one": [SEED]}, {"A": "a"}, beside={"x": {"B": 1}}), "x: no panel B; .* are A"),
+    "no curves": (lambda: plots.curves([], {}), "terms: none given"),
+    "no bars": (lambda: plots.bars({}), "groups: none given"),
+    "no lines": (lambda: plots.lines({}, [1]), "panels: none given"),
+    "no pictures": (lambda: plots.sheet(NOISE[:0]), "images: none given"),
+    "no columns": (lambda: plots.sheet(NOISE, columns=0), "columns = 0: must be at least 1"),
+    "a box": (lambda: plots.framed(NOISE[0], (3, 3, 3, 9)), "box = .* is empty"),
+    "reversed": (lambda: plots.plane({"one": [RED]}, across=(2, -2)), "across = .* lower bound first"),
+    "nothing up": (lambda: plots.plane({"one": [RED]}, up=(0, 0)), "up = .* lower bound first"),
+    "falling": (lambda: plots.plane({"one": [plots.Surface(SUM.function, [1, 0])]}), "levels = .* each higher"),
+    "three": (lambda: plots.plane({"one": [plots.Dots(torch.zeros(2, 3))]}), r"points: of shape \(2, 3\); give"),
+    "colours": (lambda: plots.plane({"one": [RED, plots.Dots(RED.points, "real", 1)]}), "dots real: have two colours"),
+    "scales": (
+        lambda: plots.plane({"a": [SUM], "b": [plots.Surface(SUM.function, [0, 2])]}),
+        "levels or labels differ",
+    ),
+    "infinite": (lambda: plots.plane({"one": [plots.Surface(lambda p: 1 / (p[:, 0] * 0))]}), "not finite everywhere"),
+}
+
+
+@pytest.mark.parametrize(("draw", "message"), ODD.values(), ids=ODD)
+def test_what_cannot_be_drawn_is_named(draw, message):
+    with pytest.raises(InputError, match=message):
+        draw()
+
+
+def test_a_plane_fills_rows_shows_what_is_beyond_its_levels_and_hides_spare_axes():
+    dots = {str(number): [SUM, plots.Levels(SUM.function, 0)] for number in range(5)}
+    *panels, _ = plots.plane(dots).axes
+    assert [axes.axison for axes in panels] == [True] * 5 + [False] * 3
+    assert len({axes.get_subplotspec().rowspan.start for axes in panels}) == 2
+    assert panels[0].collections[0].extend == "both"
+
+
+def test_a_legend_names_the_lines_of_all_panels():
+    figure = plots.banded({"one": [SEED]}, {"A": "a", "B": "b"}, beside={"real": {"B": 3}})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "real"]
+
+
+def test_many_terms_leave_their_panels_room():
+    records = [{"step": step} | {f"term {n}": float(n) for n in range(12)} for step in range(3)]
+    names = [f"term {n}" for n in range(12)]
+    figure = plots.curves(records, dict.fromkeys("ABC", names))
+    figure.draw_without_rendering()
+    assert all(axes.get_position().height * figure.get_figheight() > 1.8 for axes in figure.axes)

@@ -22,6 +22,30 @@ def test_hooks_go_when_the_call_fails():
     assert not layer._forward_hooks
 
 
+def test_hooks_go_when_a_block_is_none():
+    layer = nn.Linear(2, 2)
+    with pytest.raises(AttributeError):
+        summary.stages([layer, "no block"], lambda: None)
+    assert not layer._forward_hooks
+
+
+def test_a_block_may_put_out_several_things(capsys):
+    layer = nn.LSTM(3, 4)
+    summary.stages([layer], lambda: layer(torch.zeros(5, 1, 3)))
+    assert capsys.readouterr().out.startswith("LSTM             (5, 1, 4), (1, 1, 4), (1, 1, 4) ")
+
+
+def test_all_weights_stand_before_those_of_a_class(capsys):
+    block = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    summary.stages([block], lambda: block(torch.zeros(2, 3)), within=nn.Linear)
+    assert capsys.readouterr().out.split()[3:] == ["24", "weights,", "16", "in", "Linear"]
+
+
+def test_weights_of_nested_and_shared_parts_count_once():
+    shared = nn.Linear(3, 4)
+    assert summary.weights(nn.Sequential(nn.Sequential(shared), shared), nn.Sequential) == 16
+
+
 def test_weights_of_a_class():
     block = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 1, bias=False), nn.BatchNorm1d(1)))
     assert summary.weights(block) == 16 + 4 + 2 and summary.weights(block, nn.Linear) == 20

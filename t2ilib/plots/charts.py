@@ -12,6 +12,8 @@ from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours
 
 Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
 
+LEGEND_ROW, FREE_ROWS = 0.2, 2  # inches that a row of a legend takes, and rows that a figure has room for
+
 
 def curves(
     records: Sequence[Mapping],
@@ -27,8 +29,15 @@ def curves(
     Records without a term are passed over; a term in no record raises `InputError` naming those there are.
     """
     panels = dict(terms) if isinstance(terms, Mapping) else {"": list(terms)}
+    _check_given("terms", terms)
+    for title, names in panels.items():
+        _check_given(f"terms of {title}", names)
+    _check_titles(panels, limits)
+    columns = 2 if len(panels) < 3 else 1  # of a legend, below its panel
+    rows = max(-(-len(names) // columns) for names in panels.values())
+    height = HEIGHT * (0.85 if len(panels) > 1 else 1) + LEGEND_ROW * max(rows - FREE_ROWS, 0)
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(WIDTH, HEIGHT * (0.85 if len(panels) > 1 else 1)), dpi=DPI, layout="constrained")
+        figure = Plot(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
         for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             for colour, name in zip(colours(len(names)), names, strict=True):
                 steps, values = _series(records, x, name)
@@ -36,7 +45,7 @@ def curves(
                 axes.plot(steps, smoothed(values, smooth), color=colour, linewidth=1.8, label=name)
             axes.set(xlabel=labels[0], ylabel=labels[1], title=title, ylim=(limits or {}).get(title))
             axes.margins(x=0.02)
-            _legend_below(axes)
+            _legend_below(axes, columns)
     return figure
 
 
@@ -52,6 +61,12 @@ def banded(
     `runs`: system -> the records of each seed, which have the term at the same places of `x`; otherwise InputError.
     `limits` fixes the axes of panels, by title; `beside`: name -> title -> a value drawn across as a dotted line.
     """
+    _check_given("terms", terms)
+    _check_titles(terms, limits, beside)
+    for name, seeds in runs.items():
+        _check_given(f"seeds of {name}", seeds)
+        for records in seeds:
+            _check_given(f"records of a seed of {name}", records)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * (0.75 if len(terms) > 1 else 0.9)), dpi=DPI, layout="constrained")
         row = figure.subplots(1, len(terms), squeeze=False)[0]
@@ -92,6 +107,7 @@ def bars(
 
     Many categories, or long names, are written aslant. `limits` fixes the axis of values.
     """
+    _check_given("groups", groups)
     categories = list(dict.fromkeys(category for series in groups.values() for category in series))
     width = 0.8 / len(groups)
     with matplotlib.rc_context(STYLE):
@@ -126,6 +142,8 @@ def lines(
     Panels stand in rows of two. For settings that do not lie on a line, as 0, 0.01, 0.1, 1, 4. `limits` fixes the axes
     of panels, by title.
     """
+    _check_given("panels", panels)
+    _check_titles(panels, limits)
     rows = -(-len(panels) // 2)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
@@ -153,6 +171,9 @@ def progress(
     `runs`: system -> the records of each of its seeds; a system has one colour, a seed one line. `beside`: name ->
     title -> a value that is drawn across as a dotted line.
     """
+    _check_given("terms", terms)
+    _check_given("along", along)
+    _check_titles(terms, None, beside)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * 0.62 * len(along) + 0.3), dpi=DPI, layout="constrained")
         grid = figure.subplots(len(along), len(terms), squeeze=False)
@@ -178,12 +199,31 @@ def _series(records: Sequence[Mapping], x: str, name: str) -> tuple[list[float],
     return [pair[0] for pair in pairs], [float(pair[1]) for pair in pairs]
 
 
-def _legend_below(axes: Axes) -> None:
+def _legend_below(axes: Axes, columns: int = 2) -> None:
     """Name the lines of a panel below it, where no curve runs."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
 
 
 def _legend_of_all(figure: Figure) -> None:
-    """Name the lines once for all panels, which share them, below."""
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower left", ncols=min(len(names), 4))
+    """Name the lines of all panels, each once, below."""
+    found = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(found.values(), found, loc="outside lower left", ncols=min(len(found), 4))
+
+
+def _check_given(what: str, given: Mapping | Sequence) -> None:
+    """Raise InputError where there is nothing to be drawn."""
+    if not given:
+        raise InputError(f"{what}: none given; give at least one")
+
+
+def _check_titles(panels: Mapping, limits: Limits | None, beside: Mapping[str, Mapping] | None = None) -> None:
+    """Raise InputError where limits or values are given for a panel that is not there."""
+    unknown = {"limits": [title for title in limits or {} if title not in panels]}
+    for name, values in (beside or {}).items():  # one mapping may serve several figures
+        unknown[name] = [] if any(title in panels for title in values) else list(values)
+    for what, titles in unknown.items():
+        if titles:
+            raise InputError(f"{what}: no panel {', '.join(titles)}; the panels are {', '.join(panels)}")

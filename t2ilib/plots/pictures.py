@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
+from t2ilib.errors import InputError
 from t2ilib.files import atomic
 from t2ilib.pictures import to_uint8
 from t2ilib.plots.style import DPI, STYLE, WIDTH, Plot, png_bytes
@@ -46,7 +47,7 @@ def sheet(
 
     `captions` stand below the columns, once; `rows` are names of the rows, at their left.
     """
-    images = to_uint8(images)
+    images = _some(images, columns)
     columns = min(columns, len(images))
     count = -(-len(images) // columns)
     margin = 0.16 if rows else 0.0  # inches for the rows' names
@@ -71,7 +72,7 @@ def sheet(
 
 def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title: str | None = None) -> Sheet:
     """Pictures side by side, each with its caption in small print below; `images` as `to_uint8` takes them."""
-    images = to_uint8(images)
+    images = _some(images, columns)
     columns = min(columns, len(images))
     cell, gap, header = WIDTH / columns, 0.03, 0.3 if title else 0.0  # inches
     texts = _wrapped(captions, cell) if captions is not None else [""] * len(images)
@@ -94,7 +95,7 @@ def grid(images, captions: Sequence[str] | None = None, columns: int = 8, title:
 
 def contact_sheet(images, columns: int = 8, path: str | Path | None = None, gap: int = 2) -> Image.Image:
     """All pictures in one, pixel by pixel, `gap` white pixels apart; written to `path` (PNG) when one is given."""
-    images = to_uint8(images)
+    images = _some(images, columns)
     count, height, width, _ = images.shape
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
@@ -112,8 +113,19 @@ def framed(image: np.ndarray, box: Sequence[float], colour: str = FRAME, width: 
     """A copy of a picture (H, W, 3) with a frame along the inside of `box`: left, top, right, bottom in pixels."""
     picture = Image.fromarray(image)
     left, top, right, bottom = box
+    if not (left < right and top < bottom):
+        raise InputError(f"box = {tuple(box)}: is empty; give left, top, right, bottom")
     ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
     return np.asarray(picture)
+
+
+def _some(images, columns: int) -> np.ndarray:
+    """Return pictures as `to_uint8`; InputError where there are none, or no columns."""
+    if columns < 1:
+        raise InputError(f"columns = {columns}: must be at least 1")
+    if not len(images):
+        raise InputError("images: none given; give at least one picture")
+    return to_uint8(images)
 
 
 def _footer(texts: Sequence[str]) -> float:

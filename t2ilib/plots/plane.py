@@ -1,5 +1,6 @@
 """Pictures of two dimensions: points, surfaces, levels and arrows, panels side by side."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Dots:
 
     def draw(self, axes: Axes, place: Place) -> None:
         """Draw them on `axes`."""
-        x, y = torch.as_tensor(self.points).detach().cpu().unbind(1)
+        x, y = _points(self.points, "points").unbind(1)
         axes.scatter(x, y, s=self.size, color=_colour(self.colour), label=self.label or None, linewidths=0, zorder=3)
 
 
@@ -44,6 +45,7 @@ class Surface:
     def draw(self, axes: Axes, place: Place) -> object:
         """Draw it on `axes`; return what the scale of colours needs."""
         values, levels = _values(self.function, place), 9 if self.levels is None else self.levels
+        levels = levels if isinstance(levels, int) else _ascending(levels)
         return axes.contourf(*place, values, levels=levels, cmap="Greys", extend="both", alpha=0.55)
 
 
@@ -56,7 +58,8 @@ class Levels:
 
     def draw(self, axes: Axes, place: Place) -> None:
         """Draw them on `axes`."""
-        lines = axes.contour(*place, _values(self.function, place), levels=sorted(self.at), colors=INK, linewidths=0.9)
+        at = _ascending(np.sort(np.atleast_1d(self.at)))
+        lines = axes.contour(*place, _values(self.function, place), levels=at, colors=INK, linewidths=0.9)
         axes.clabel(lines, fontsize=9)
 
 
@@ -70,8 +73,10 @@ class Arrows:
 
     def draw(self, axes: Axes, place: Place) -> None:
         """Draw them on `axes`."""
-        ways = torch.nn.functional.normalize(torch.as_tensor(self.directions).detach().cpu(), dim=1)
-        where = torch.as_tensor(self.places).detach().cpu()
+        ways = torch.nn.functional.normalize(_points(self.directions, "directions"), dim=1)
+        where = _points(self.places, "places")
+        if len(where) != len(ways):
+            raise InputError(f"arrows: {len(where)} places, {len(ways)} directions; give as many")
         axes.quiver(*where.T, *ways.T, color=_colour(self.colour), scale=18, width=0.006, pivot="mid", zorder=4)
 
 
@@ -88,6 +93,10 @@ def plane(
     """
     if not panels:
         raise InputError("panels: none given; give at least one title with its layers")
+    for name, (low, high) in {"across": across, "up": up}.items():
+        if not low < high:
+            raise InputError(f"{name} = {(low, high)}: give the lower bound first, and a higher one")
+    _check_alike([layer for layers in panels.values() for layer in layers])
     place = (torch.linspace(*across, SIDE), torch.linspace(*up, SIDE))
     columns = min(len(panels), 4 if len(panels) != 6 else 3)
     rows, columns = -(-len(panels) // columns), max(columns, 2)  # a single panel does not fill the page
@@ -113,12 +122,41 @@ def plane(
     return figure
 
 
+def _check_alike(layers: Sequence[Layer]) -> None:
+    """Raise InputError for layers that one scale of colours and one legend cannot serve."""
+    scales = [(layer.label, np.array(layer.levels).tolist()) for layer in layers if isinstance(layer, Surface)]
+    if any(scale != scales[0] for scale in scales):
+        raise InputError("surfaces: their levels or labels differ, but share one scale of colours; give all the same")
+    colours: dict[str, str] = {}
+    for dots in (layer for layer in layers if isinstance(layer, Dots) and layer.label):
+        if colours.setdefault(dots.label, _colour(dots.colour)) != _colour(dots.colour):
+            raise InputError(f"dots {dots.label}: have two colours; give each colour a label of its own")
+
+
+def _ascending(levels: object) -> list[float]:
+    """Return levels as a list; InputError where they are none, or do not rise."""
+    found = np.atleast_1d(np.asarray(levels, dtype=float)).tolist()
+    if not found or not all(low < high for low, high in itertools.pairwise(found)):
+        raise InputError(f"levels = {found}: give at least one, each higher than the one before")
+    return found
+
+
+def _points(points: Tensor, name: str) -> Tensor:
+    """Return points (N, 2) on the CPU; InputError for another shape."""
+    found = torch.as_tensor(points).detach().cpu()
+    if found.ndim != 2 or found.shape[1] != 2:
+        raise InputError(f"{name}: of shape {tuple(found.shape)}; give (N, 2)")
+    return found
+
+
 def _values(function: Function, place: Place) -> np.ndarray:
     """Return a function's values (Y, X) over the whole plane."""
     points = torch.cartesian_prod(*place)
     values = torch.as_tensor(function(points)).detach().cpu()
     if values.shape != (SIDE * SIDE,):
         raise InputError(f"a function of the plane returned {tuple(values.shape)} for {len(points)} points; give (N,)")
+    if not values.isfinite().all():
+        raise InputError("a function of the plane is not finite everywhere; bound it, or show another part")
     return values.reshape(SIDE, SIDE).T.numpy()
 
 

@@ -108,6 +108,10 @@ class TrainingSettings:
             if getattr(self, name) not in allowed:
                 raise InputError(f"training.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         check_ranges(self, "training.")
+        if self.start and not self.start.strip():
+            raise InputError(
+                f"training.start: {self.start!r} is blank; name weights, or leave it empty for random ones"
+            )
         for name in ("sample_every", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < self.steps and getattr(self, name) % self.log_every:
                 raise InputError(

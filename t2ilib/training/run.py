@@ -1,7 +1,7 @@
 """The run folder: everything that a run writes, and all that is needed to continue it.
 
 config.yaml        the resolved recipe
-environment.json   hardware, versions, commit, command
+environment.json   hardware, versions, commit, and which weights it began with
 records.jsonl      one line per `log_every` steps
 samples/           grids of fixed captions and noise
 checkpoints/       the last two
@@ -30,7 +30,7 @@ from t2ilib.training.lock import CONFIG, writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
-ENCODERS, CHECKPOINTS = "encoders", "checkpoints"
+ENCODERS, CHECKPOINTS, ENVIRONMENT = "encoders", "checkpoints", "environment.json"
 ABSENT = "absent"
 # keys that two recipes of one run may differ in
 FREE = ("about", *(f"training.{name}" for name in ("steps", "sample_every", "checkpoint_every", "evaluate_every")))

@@ -1,9 +1,12 @@
 """Pixels that climb on a CLIP."""
 
+import pytest
 import torch
 
+from t2ilib.encoders import ascent, load_encoder
 from t2ilib.encoders.ascent import climb
 from t2ilib.encoders.clip import open_encoder
+from t2ilib.errors import InputError
 
 CAPTIONS = ["a red square on blue", "something green"]
 
@@ -28,3 +31,25 @@ def test_a_climb_convinces_its_teachers_and_stays_a_picture(trained):
 def test_no_step_is_no_change(trained):
     start = torch.zeros(2, 3, 32, 32)
     assert torch.equal(climb(start, CAPTIONS, [open_encoder(trained[0])], 0), start)
+
+
+def test_every_teacher_is_asked_with_the_crops_of_every_step(trained, monkeypatch):
+    asked, teachers = [], [open_encoder(trained[0]), load_encoder("toy-clip")]
+    guide = ascent.ClipGuidance.__call__
+
+    def spying(self, pixels, batch):
+        asked.append((teachers.index(self.encoder), self.crops, batch.step))
+        return guide(self, pixels, batch)
+
+    monkeypatch.setattr(ascent.ClipGuidance, "__call__", spying)
+    climb(torch.zeros(2, 3, 32, 32), CAPTIONS, teachers, 2, crops=3)
+    assert asked == [(0, 3, 0), (1, 3, 0), (0, 3, 1), (1, 3, 1)]
+
+
+def test_a_climb_needs_teachers_and_pictures(trained):
+    start = torch.zeros(2, 3, 32, 32)
+    with pytest.raises(InputError, match="teachers: none given"):
+        climb(start, CAPTIONS, [], 1)
+    start[1, 0, 3, 3] = torch.nan
+    with pytest.raises(InputError, match="pictures: some pixels are not finite"):
+        climb(start, CAPTIONS, [open_encoder(trained[0])], 1)

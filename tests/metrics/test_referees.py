@@ -5,6 +5,8 @@ import torch
 
 from t2ilib import encoders, models
 from t2ilib.data import toy
+from t2ilib.errors import InputError
+from t2ilib.metrics import referees as metrics_of_referees
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.r_precision import clip_score
@@ -49,3 +51,18 @@ def test_a_probe_looks_at_what_the_system_draws_with_the_noise_of_its_seed(refer
     assert torch.equal(pictures, drawn(system, captions, reader, seed=3))
     assert not torch.equal(pictures, drawn(system, captions, reader, seed=4))
     assert referees.probe(captions, reader, seed=3)(0, system) == referees.look(pictures, captions)
+    other = referees.look(drawn(system, captions, reader, seed=4), captions)
+    assert referees.probe(captions, reader, seed=4)(0, system) == other != referees.look(pictures, captions)
+
+
+def test_pictures_of_all_batches_are_looked_at(referees, birds, monkeypatch):
+    whole = referees.look(*birds)
+    monkeypatch.setattr(metrics_of_referees, "CPU_BATCH", 3)
+    assert referees.look(*birds) == pytest.approx(whole, abs=1e-3)
+
+
+def test_a_role_may_not_hide_the_judge_nor_pictures_be_bytes(referees, birds):
+    with pytest.raises(InputError, match="the role attributes is the judge's"):
+        Referees({"attributes": referees.clips["judge"]}, referees.judge)
+    with pytest.raises(InputError, match=r"pictures: are uint8; give floating-point ones in \[-1, 1\]"):
+        referees.look(torch.zeros(8, 3, 64, 64, dtype=torch.uint8), birds[1])
