@@ -278,3 +278,12 @@ def test_many_terms_leave_their_panels_room():
     figure = plots.curves(records, dict.fromkeys("ABC", names))
     figure.draw_without_rendering()
     assert all(axes.get_position().height * figure.get_figheight() > 1.8 for axes in figure.axes)
+
+
+def test_a_legend_keeps_to_its_own_panel():
+    names = {"D": [f"discriminator/{kind}" for kind in ("real", "fake", "mismatched")], "G": ["generator/adversarial"]}
+    records = [{"step": step} | dict.fromkeys((*names["D"], *names["G"]), 1.0) for step in range(3)]
+    figure = plots.curves(records, names)
+    figure.draw_without_rendering()
+    boxes = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert boxes[0].x0 >= 0 and boxes[0].x1 <= boxes[1].x0 and boxes[1].x1 <= figure.bbox.width

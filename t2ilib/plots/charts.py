@@ -13,6 +13,7 @@ from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours
 Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
 
 LEGEND_ROW, FREE_ROWS = 0.2, 2  # inches that a row of a legend takes, and rows that a figure has room for
+HANDLE, LETTER = 0.55, 0.075  # inches that a line's sample and a letter of its name take in a legend
 
 
 def curves(
@@ -33,7 +34,8 @@ def curves(
     for title, names in panels.items():
         _check_given(f"terms of {title}", names)
     _check_titles(panels, limits)
-    columns = 2 if len(panels) < 3 else 1  # of a legend, below its panel
+    longest = max(len(name) for names in panels.values() for name in names)
+    columns = 2 if 2 * (HANDLE + LETTER * longest) < WIDTH / len(panels) else 1  # of a legend, below its panel
     rows = max(-(-len(names) // columns) for names in panels.values())
     height = HEIGHT * (0.85 if len(panels) > 1 else 1) + LEGEND_ROW * max(rows - FREE_ROWS, 0)
     with matplotlib.rc_context(STYLE):
