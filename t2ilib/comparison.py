@@ -41,7 +41,7 @@ class Finished:
         if type(last.get("images")) is not int:
             path = self.run.folder / "records.jsonl"
             raise InputError(f"{path}: its last record does not say how many images were shown; train the run again")
-        told = {"pictures seen": last["images"], "data": recipe.data}
+        told = {"pictures seen": last["images"], "start": recipe.training.start, "data": recipe.data}
         for split, result in self.results.items():
             told |= {f"{name}, {split}": result["protocol"].get(name) for name in PROTOCOL}
         return told

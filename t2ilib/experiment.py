@@ -21,6 +21,7 @@ from t2ilib.files import write_json, write_text
 from t2ilib.measurement import measure
 from t2ilib.plots import contact_sheet
 from t2ilib.provenance import commit, hardware
+from t2ilib.sampling import load_start, weights_file
 from t2ilib.task import System, Task
 from t2ilib.training import Recipe, train
 from t2ilib.training.bar import progress, telling
@@ -39,6 +40,8 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     own pictures come first, in run folders of their own inside.
     """
     check(recipe)
+    if recipe.training.start:
+        weights_file(recipe.training.start)
     with writing(Path(folder)) if this_process().is_main_process else nullcontext():
         if this_process().is_main_process:
             Run.create(folder, recipe).check_recipe()  # before anything is loaded or trained
@@ -46,6 +49,8 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
             if settings.name == TRAINED_HERE:
                 _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
         experiment = assemble(recipe, folder)
+        if recipe.training.start and not experiment.run.checkpoints():
+            load_start(experiment.task, recipe.training.start, experiment.encoders)
         if this_process().is_main_process:
             write_json(experiment.run.folder / "environment.json", _environment())
         yield from train(
@@ -76,7 +81,7 @@ def fit(
     grid: tuple[Text, Tensor] | None = None,
     probe: Hook | None = None,
 ) -> Fitted:
-    """Train a recipe's system from scratch on given batches, in a run folder that is emptied first: for chapters.
+    """Train a recipe's system anew on given batches, in a run folder that is emptied first: for chapters.
 
     `encoder` serves every role, or there is a mapping of roles. `grid`, texts and noise, is painted every
     `sample_every` steps; `probe` joins the records every `evaluate_every`, and in the end.
@@ -86,6 +91,8 @@ def fit(
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
     system, grids = build(recipe, found), {}
+    if recipe.training.start:
+        load_start(system, recipe.training.start, {role: found[role] for role in system.encoders})
 
     def sample(step: int, system: System) -> None:
         grids[step] = system.generate(*(part.to(this_process().device) for part in grid)).cpu()

@@ -1,7 +1,7 @@
 """Trained systems, ready for captions: from a run folder or from shipped weights."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,8 @@ from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS
 from t2ilib.settings import TRUNCATION, Range
-from t2ilib.task import System
-from t2ilib.training.checkpoints import load_module, read_checkpoint
+from t2ilib.task import System, Task
+from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
 from t2ilib.training.recipe import TRAINED_HERE, Recipe, plain, recipe_from
 from t2ilib.training.run import ENCODERS, Run
 from t2ilib.weights import check_exportable, copy_network, save_tensors
@@ -114,7 +114,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     It lies on `device`, by default the accelerator where there is one. Raises InputError when there is no such source,
     and names a file that is damaged.
     """
-    path, folder = _find(source)
+    path, folder = weights_file(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
     if folder is None and recipe.encoder("text")[1].name == TRAINED_HERE:
@@ -124,9 +124,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
         )
     system, encoders = assembly.build_system(recipe, folder, (tensors, about, path))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
-    own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
-    weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
-    load_module(getattr(system, system.averaged), part, weights, path)
+    load_module(getattr(system, system.averaged), part, _floats(tensors, part), path)
     device = this_process().device if device is None else device_named(device)
     keep_freed_memory()
     system, encoder = system.to(device).eval().requires_grad_(False), encoders["text"].to(device)
@@ -138,8 +136,32 @@ def beside(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-def export(run: Run, path: str | Path, about: str) -> Path:
+def load_start(task: Task, source: str | Path, found: Mapping[str, TextEncoder]) -> None:
+    """Give all networks that `task` trains the weights of a checkpoint, or of a file exported whole.
+
+    `found` are the encoders by role, which must be those that the weights were trained with. Optimisers and step are
+    left alone. InputError names a file that holds a generator alone, or other networks.
+    """
+    path, _ = weights_file(source)
+    tensors, about = read_checkpoint(path)
+    digests, names = ({role: getattr(one, key) for role, one in found.items()} for key in ("fingerprint", "name"))
+    check_encoders(digests, about, path, names)
+    for role in task.trained:
+        if not any(name.startswith(f"{role}.") for name in tensors):
+            raise InputError(f"{path}: holds no {role}; give a run, a checkpoint, or a file of t2i export --whole")
+        load_module(getattr(task, role), role, _floats(tensors, role), path)
+
+
+def _floats(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the entries `part.*`, those of half precision in float32."""
+    own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
+    return {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
+
+
+def export(run: Run, path: str | Path, about: str, whole: bool = False) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
+
+    `whole` writes all trained networks in its place, as they are, for other training to begin with.
 
     `about` is stored with it: what it was trained on, how long, with which result; so are the fingerprints of the
     encoders that it reads with, without which it would paint something else. Of a task that is no system (a CLIP,
@@ -159,6 +181,8 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     if not paints:
         if about:
             raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
+        if whole:
+            raise InputError(f"whole: {recipe.task} is always written whole; leave it out")
         copy_network(run.folder, path)
         return path
     check_exportable(path)
@@ -166,6 +190,8 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
     state = assembly.painter_state(recipe, used, restored, halved=True)
     small = {f"ema.{name}": value for name, value in state.items()}
+    if whole:
+        small = assembly.trained_state(recipe, used, restored)
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     own = {owner for owner, settings in map(recipe.encoder, used) if settings.name == TRAINED_HERE}
     for owner in own:
@@ -184,8 +210,11 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def _find(source: str | Path) -> tuple[Path, Path | None]:
-    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any."""
+def weights_file(source: str | Path) -> tuple[Path, Path | None]:
+    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any.
+
+    InputError where nothing of that name is there.
+    """
     shipped = WEIGHTS / f"{source}.safetensors"
     if shipped.is_file():
         return shipped, None

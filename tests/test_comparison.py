@@ -46,12 +46,12 @@ def run(tmp_path):
         folder = tmp_path / name
         (folder / "results").mkdir(parents=True, exist_ok=True)
         seed = changes.get("seed", int(name.partition("_seed")[2] or 0))
-        model, hours = changes.pop("model", {}), changes.pop("hours", 1.0)
+        model, hours, start = changes.pop("model", {}), changes.pop("hours", 1.0), changes.pop("start", "")
         recipe = Recipe(
             "gancls",
             model=model,
             data=DataSettings(size=size),
-            training=TrainingSettings(steps=step, seed=seed, log_every=10),
+            training=TrainingSettings(steps=step, seed=seed, log_every=10, start=start),
         )
         (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
         (folder / "records.jsonl").write_text(
@@ -92,6 +92,7 @@ def test_a_run_without_results_is_named(run):
         ({"images": 641}, "pictures seen: a 640, b 641"),
         ({"text_encoder": "hears"}, "text_encoder, test: a reads, b hears"),
         ({"size": 32}, "data"),
+        ({"start": "dfgan_start"}, "start: a , b dfgan_start"),
         ({"candidates": 50}, "candidates"),
         ({"splits": ("test",)}, "validation"),
         ({"judge_encoder": "x"}, "judge_encoder"),

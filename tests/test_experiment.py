@@ -154,6 +154,68 @@ def test_exported_weights_draw_the_same_pictures(finished, tmp_path):
     assert asdict(small.recipe) == asdict(whole.recipe) and small.step == 4
 
 
+def test_a_system_begins_with_the_weights_of_a_whole_export(finished, tmp_path):
+    run = Run.open(finished[0])
+    alone = sampling.export(run, tmp_path / "alone.safetensors", "")
+    whole = sampling.export(run, tmp_path / "whole.safetensors", "to begin with", whole=True)
+    trained, _, _ = run.restore()
+    encoder = encoders.load_encoder("toy-clip")
+    system, found = assembly.build(run.recipe, dict.fromkeys(assembly.ROLES, encoder)), {"text": encoder}
+    for source in (whole, run.checkpoints()[-1], run.folder):
+        for weight in system.parameters():
+            torch.nn.init.zeros_(weight)
+        sampling.load_start(system, source, found)
+        for role in system.trained:
+            for name, value in getattr(system, role).state_dict().items():
+                assert value.dtype == trained[f"{role}.{name}"].dtype
+                assert torch.allclose(value, trained[f"{role}.{name}"], rtol=1e-3, atol=1e-6)
+    assert sampling.load_sampler(whole).step == 4
+    with pytest.raises(InputError, match=r"alone\.safetensors: holds no discriminator; give a run, a checkpoint"):
+        sampling.load_start(system, alone, found)
+    with pytest.raises(InputError, match="another text encoder than the toy-clip-resnet"):
+        sampling.load_start(system, whole, {"text": encoders.load_encoder("toy-clip-resnet")})
+    other = assembly.build(run.recipe.override(**{"model.ngf": 4}), dict.fromkeys(assembly.ROLES, encoder))
+    with pytest.raises(InputError, match=r"whole\.safetensors: .* do not fit"):
+        sampling.load_start(other, whole, found)
+
+
+def test_a_recipe_names_the_weights_that_training_begins_with(finished, tmp_path):
+    folder, _ = finished
+    rate, first = {"model.lr": 1e-12, "training.seed": 5}, Run.open(folder).restore()[0]
+    given = str(folder.resolve())
+    list(experiment.run_recipe(load_recipe("gancls_toy", **TINY, **rate, **{"training.start": given}), tmp_path / "on"))
+    list(experiment.run_recipe(load_recipe("gancls_toy", **TINY, **rate), tmp_path / "fresh"))
+    own = {key: value for key, value in TINY.items() if not key.startswith("data")}
+    recipe, encoder = load_recipe("gancls_toy", **own, **rate), encoders.load_encoder("toy-clip")
+    birds = data.load("toy", 64, train=48, validation=8, test=24).split("train")
+    batches = Batches(birds, encoders.encode_dataset(encoder, birds), 8, "cpu", needs=Needs(mismatched=True))
+    experiment.fit(recipe.override(**{"training.start": given}), batches, encoder, tmp_path / "fitted")
+    after = {name: Run.open(tmp_path / name).restore()[0] for name in ("on", "fresh", "fitted")}
+    weights = [name for name in first if name.startswith(("generator", "discriminator")) and name.endswith("weight")]
+    same = {run: all(torch.allclose(found[n], first[n], atol=1e-6) for n in weights) for run, found in after.items()}
+    assert same == {"on": True, "fresh": False, "fitted": True}
+
+
+def test_a_start_that_is_not_there_is_named_before_anything_is_written(tmp_path):
+    recipe = load_recipe("gancls_toy", **TINY, **{"training.start": "gancls_moon"})
+    with pytest.raises(InputError, match="gancls_moon: no run, checkpoint or shipped weights"):
+        next(experiment.run_recipe(recipe, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_continues_from_its_own_checkpoint_not_from_its_start(finished, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(finished[0], source)
+    recipe = load_recipe("gancls_toy", **TINY, **{"training.start": str(source), "model.lr": 0.01})
+    list(experiment.run_recipe(recipe, tmp_path / "whole"))
+    part = experiment.run_recipe(recipe, tmp_path / "part")
+    next(part)
+    part.close()
+    list(experiment.run_recipe(recipe, tmp_path / "part"))
+    one, other = (Run.open(tmp_path / name).restore()[0] for name in ("whole", "part"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(InputError, match="gancls_moon: no run, checkpoint or shipped weights"):
         sampling.load_sampler("gancls_moon")

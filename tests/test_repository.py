@@ -132,7 +132,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "sampling": {"assembly", "encoders", "training"},
     "sheets": {"data", "plots", "sampling"},
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
-    "experiment": {"assembly", "data", "encoders", "measurement", "plots", "training"},
+    "experiment": {"assembly", "data", "encoders", "measurement", "plots", "sampling", "training"},
     "comparison": {"metrics", "models", "training"},
     "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},

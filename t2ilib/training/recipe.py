@@ -91,6 +91,7 @@ class TrainingSettings:
 
     steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
     seed: Annotated[int, SEED] = 0  # weights, batches, noise
+    start: str = ""  # weights that all networks begin with: shipped ones by name, a run, a checkpoint; "": random
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
