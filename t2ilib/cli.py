@@ -165,11 +165,12 @@ def course(
     only: Annotated[
         str | None, typer.Option(help="Run the chapter of this number alone, and leave the figures.")
     ] = None,
+    solutions: Annotated[bool, typer.Option("--solutions", help="Run the solutions in the chapters' place.")] = False,
 ) -> None:
     """Run every chapter in order, then rebuild the figures; executed copies go to runs/course."""
     from t2ilib.course import run_course
 
-    raise typer.Exit(run_course(scale, only))
+    raise typer.Exit(run_course(scale, only, solutions))
 
 
 @app.command()

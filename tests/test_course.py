@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from t2ilib import course, files
+from t2ilib import course, executed, files
 from t2ilib.errors import InputError
 
 
@@ -68,6 +68,25 @@ def test_one_chapter_alone(root, capfd):
     text = capfd.readouterr()
     assert "figures" not in text.out
     assert "without encryption" not in text.err  # ipykernel warns so unless the transport is chosen
+
+
+def test_copies_carry_their_scale(root, capsys):
+    assert course.run_course("smoke", "0") == 0
+    copy = json.loads((root / "runs/course/00_first.ipynb").read_text())
+    assert executed.scale_of(copy) == "smoke" and copy["metadata"].keys() == {"kernelspec", "language_info", "t2ilib"}
+    assert course.run_course("cpu", "1") == 1
+    assert executed.scale_of(json.loads((root / "runs/course/01_broken.ipynb").read_text())) is None
+
+
+def test_solutions_run_in_the_chapters_place(root, capsys):
+    (root / "notebooks/solutions").mkdir()
+    write_notebook(root / "notebooks/solutions/02.ipynb", "2. Solved", "import os\nprint(os.getcwd())")
+    assert course.run_course("smoke", solutions=True) == 0
+    assert "[1/1] 2. Solved" in capsys.readouterr().out
+    copy = root / "runs/course/solutions/02.ipynb"
+    assert printed(copy).strip() == str(root / "notebooks/solutions")
+    assert executed.scale_of(json.loads(copy.read_text())) == "smoke"
+    assert {path.name for path in (root / "runs/course").iterdir()} == {"solutions"}
 
 
 def test_unknown_chapter_and_scale(root):

@@ -9,7 +9,7 @@ from PIL import Image
 from t2ilib import plots
 from t2ilib.errors import InputError
 from t2ilib.files import sha256
-from t2ilib.plots.pictures import SHOWN
+from t2ilib.plots.pictures import PER_PIXEL, SHOWN
 
 RECORDS = [{"step": step, "generator/a": 3 / (step + 1), "discriminator/b": step / 9.0} for step in range(10)]
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -49,6 +49,10 @@ def test_a_sheet_takes_no_more_than_its_share_of_a_notebook():
     plain = np.full((18, 64, 64, 3), 200, dtype=np.uint8)
     shown = {name: plots.sheet(images, 6)._repr_jpeg_() for name, images in {"noisy": noisy, "plain": plain}.items()}
     assert len(shown["noisy"]) < 60_000 and len(shown["plain"]) < SHOWN
+    soft = np.asarray(Image.fromarray(noisy[0][:6, :6]).resize((640, 640), Image.Resampling.BICUBIC))
+    large = plots.sheet(np.repeat(soft[None], 36, axis=0), 6)._repr_jpeg_()
+    width, height = Image.open(io.BytesIO(large)).size
+    assert SHOWN < len(large) <= PER_PIXEL * width * height
     tables = {name: Image.open(io.BytesIO(content)).quantization[0] for name, content in shown.items()}
     assert sum(tables["noisy"]) > 4 * sum(tables["plain"])  # coarser only where it must be
 
@@ -205,3 +209,13 @@ def test_a_notebook_shows_source_with_colours(monkeypatch):
     plots.show_source(plots.smoothed)
     assert shown[0]["text/markdown"] == f"```python\n{shown[0]['text/plain']}\n```"
     assert shown[0]["text/plain"].startswith("def smoothed(")
+
+
+def test_a_frame_runs_along_the_inside_of_its_box():
+    image = np.zeros((8, 10, 3), dtype=np.uint8)
+    shown = plots.framed(image, (1, 2.0, 9, 8), colour="#ff0000", width=2)
+    inside = np.zeros((8, 10), dtype=bool)
+    inside[2:8, 1:9] = True
+    inside[4:6, 3:7] = False
+    assert (shown[..., 0] == 255 * inside).all() and not shown[..., 1:].any()
+    assert not image.any()  # a copy

@@ -137,7 +137,8 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},
     "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
-    "course": set(),
+    "executed": set(),
+    "course": {"executed"},
     "commands": {"assembly", "data", "encoders", "experiment", "models", "training"},
     "cli": {
         "commands",

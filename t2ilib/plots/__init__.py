@@ -5,7 +5,7 @@ same content gives the same bytes: no dates, no versions.
 """
 
 from t2ilib.plots.charts import banded, bars, curves, lines, progress, smoothed
-from t2ilib.plots.pictures import Sheet, contact_sheet, grid, sheet
+from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
 from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
 from t2ilib.plots.saving import LIMIT, save_figure
 from t2ilib.plots.source import show_source
@@ -29,6 +29,7 @@ __all__ = [
     "bars",
     "contact_sheet",
     "curves",
+    "framed",
     "grid",
     "lines",
     "plane",

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from t2ilib.files import atomic
 from t2ilib.pictures import to_uint8
 from t2ilib.plots.style import DPI, STYLE, WIDTH, Plot, png_bytes
 
-SHOWN = 24_000  # bytes that a sheet takes in a notebook, which holds several
+SHOWN, PER_PIXEL = 22_000, 0.06  # bytes that a sheet may take in a notebook, which holds several; more if it is large
+FRAME = "#e6009f"  # a colour that no toy bird has
 QUALITIES = (75, 60, 50, 40, 32, 25, 20, 16, 12)  # of JPEG, the best that fits is taken
 
 
@@ -24,12 +25,13 @@ class Sheet(Plot):
         """Leave it to the JPEG."""
 
     def _repr_jpeg_(self) -> bytes:
-        """The pictures as JPEG, of the best quality in which they take at most `SHOWN` bytes."""
+        """The pictures as JPEG, of the best quality that fits its share of a notebook."""
         picture = Image.open(io.BytesIO(png_bytes(self))).convert("RGB")
+        room = max(SHOWN, PER_PIXEL * picture.width * picture.height)
         for quality in QUALITIES:
             buffer = io.BytesIO()
             picture.save(buffer, "JPEG", quality=quality, optimize=True)
-            if buffer.tell() <= SHOWN:
+            if buffer.tell() <= room:
                 break
         return buffer.getvalue()
 
@@ -104,6 +106,14 @@ def contact_sheet(images, columns: int = 8, path: str | Path | None = None, gap:
         with atomic(path) as temporary:
             temporary.write_bytes(png_bytes(picture))
     return picture
+
+
+def framed(image: np.ndarray, box: Sequence[float], colour: str = FRAME, width: int = 2) -> np.ndarray:
+    """A copy of a picture (H, W, 3) with a frame along the inside of `box`: left, top, right, bottom in pixels."""
+    picture = Image.fromarray(image)
+    left, top, right, bottom = box
+    ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
+    return np.asarray(picture)
 
 
 def _footer(texts: Sequence[str]) -> float:
