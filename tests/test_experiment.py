@@ -121,6 +121,7 @@ def test_a_probe_counts_how_often_the_discriminator_knows_which_picture_belongs(
     assert probe(0, system)["told apart"] == 1
     system.score = lambda pictures, text: torch.zeros(12)
     assert probe(0, system)["told apart"] == 0.5
+    assert 1 / 8 < probe.chance < 1 / 2  # of what these captions mention
 
 
 def test_stopped_run_continues_to_the_bit(finished, tmp_path):

@@ -134,6 +134,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
     "experiment": {"assembly", "data", "encoders", "measurement", "plots", "sampling", "training"},
     "comparison": {"metrics", "models", "training"},
+    "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},
     "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
     "executed": set(),
