@@ -24,7 +24,6 @@ from t2ilib.errors import InputError, one_line
 Value = TypeVar("Value")
 SCALES = ("smoke", "cpu", "gpu")
 REMEDY = "remove it, or put it back from the repository"  # of a damaged file of the course
-UNKNOWN_SECONDS = 120.0  # expected time of a step that was never measured
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Step:
 
     name: str  # "03_dcgan": the key of times.json
     title: str
-    seconds: float  # expected
+    seconds: float | None  # expected; None: it was never timed
     output: Path
     run: Callable[[], None]  # raises when the step fails
 
@@ -81,9 +80,9 @@ def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = 
     return steps
 
 
-def expected_seconds(notebooks: Path, name: str, scale: str) -> float:
-    """Return the measured seconds of a step at a scale, or `UNKNOWN_SECONDS`."""
-    return read_times(notebooks / "times.json").get(name, {}).get(scale, UNKNOWN_SECONDS)
+def expected_seconds(notebooks: Path, name: str, scale: str) -> float | None:
+    """Return the measured seconds of a step at a scale; None where it was never timed."""
+    return read_times(notebooks / "times.json").get(name, {}).get(scale)
 
 
 def read_times(path: Path) -> dict[str, dict[str, float]]:
@@ -134,9 +133,10 @@ def run_steps(steps: list[Step]) -> list[Outcome]:
     """Run the steps in order, saying before each one what it is and how long is left in all."""
     outcomes = []
     for position, step in enumerate(steps):
-        left = sum(other.seconds for other in steps[position:])
-        heading = f"[{position + 1}/{len(steps)}] {step.title}"
-        print(f"{heading}: about {minutes(step.seconds)}; {minutes(left)} left in all", flush=True)
+        waiting = [other.seconds for other in steps[position:]]
+        expected = "not timed yet" if step.seconds is None else f"about {minutes(step.seconds)}"
+        left = ("more than " if None in waiting else "") + minutes(sum(filter(None, waiting)))
+        print(f"[{position + 1}/{len(steps)}] {step.title}: {expected}; {left} left in all", flush=True)
         outcomes.append(run_step(step))
         print(f"      {'failed' if outcomes[-1].error else 'ok'} after {minutes(outcomes[-1].seconds)}", flush=True)
     return outcomes

@@ -29,7 +29,7 @@ from t2ilib.training.bar import progress, telling
 from t2ilib.training.lock import PROCESS, writing
 from t2ilib.training.loop import Hook, Source
 from t2ilib.training.recipe import TRAINED_HERE
-from t2ilib.training.run import ENCODERS, ENVIRONMENT, Run
+from t2ilib.training.run import ENCODERS, ENVIRONMENT, GO_ON, Run
 
 GRID = (8, 4)  # captions, pictures per caption in the periodic grid
 
@@ -80,7 +80,7 @@ def begun_with(recipe: Recipe, folder: Path) -> dict | None:
     if not Run(folder).checkpoints():
         return check_start(recipe)
     path = folder / ENVIRONMENT
-    return read_json(path, "remove it, the run goes on without").get("start") if path.exists() else None
+    return read_json(path, GO_ON).get("start") if path.exists() else None
 
 
 @dataclass

@@ -3,12 +3,14 @@
 import itertools
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 RENDERER = MarkdownIt("commonmark").enable("table")  # as GitHub and Jupyter: CommonMark, and tables
 FENCED = re.compile(r"(?ms)^```.*?^```$")
+HTML_TARGET = re.compile(r"""(?:src|href)=["']([^"']*)["']""")
 MATH = re.compile(r"\$\$.*?\$\$|(?<![\\$])\$[^$\n]+\$", re.DOTALL)
 Link = tuple[str, str]  # what the reader sees, and where it leads
 Row = list[tuple[str, list[Link]]]  # the cells: their text and their links
@@ -57,18 +59,43 @@ def _links(token: Token) -> list[Link]:
         elif child.type == "image":
             found.append((child.content, str(child.attrs["src"])))
         elif child.type in ("html_inline", "html_block"):
-            found += [("", place) for place in re.findall(r'(?:src|href)="([^"]+)"', child.content)]
+            found += [("", place) for place in HTML_TARGET.findall(child.content)]
         elif target is not None:
             text += child.content
     return found
 
 
-def missing(page: str, folder: Path) -> list[str]:
-    """Return the page's local links and pictures that lead nowhere from its folder."""
-    local = [
-        target.split("#")[0] for _, target in links(page) if not re.match(r"(https?|mailto|attachment|data):|#", target)
+def missing(page: str, folder: Path, root: Path) -> list[str]:
+    """Return the page's links and pictures that lead nowhere from its folder: to no file or no heading, or undefined.
+
+    Only what lies below `root`, the repository, is there for a reader.
+    """
+    undefined = [
+        child.content
+        for token in tokens(page)
+        for child in token.children or ()
+        if child.type == "text" and re.search(r"\[[^\]]+\]\[[^\]]+\]", child.content)
     ]
-    return [f"{target} is not there" for target in local if not (folder / target).exists()]
+    found = [f"no definition: {text!r}" for text in undefined]
+    for text, target in links(page):
+        address = urlsplit(target)
+        if address.scheme or address.netloc:
+            continue
+        path = (folder / unquote(address.path)).resolve()
+        if not target:
+            found.append(f"the link {text!r} is empty")
+        elif not (path.exists() and path.is_relative_to(root.resolve())):
+            found.append(f"{target} is not there")
+        elif (address.fragment and path.suffix == ".md") or not address.path:
+            headed = path.read_text(encoding="utf-8") if address.path else page
+            found += [f"{target}: no such heading"] * (unquote(address.fragment) not in anchors(headed))
+    return found
+
+
+def anchors(page: str) -> set[str]:
+    """Return what a page's headings are called in links to them, as GitHub does."""
+    titles = [after.content for before, after in itertools.pairwise(tokens(page)) if before.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def table(page: str, heading: str) -> list[Row]:

@@ -29,7 +29,9 @@ def root(tmp_path, monkeypatch):
     write_notebook(notebooks / "01_broken.ipynb", "1. Broken", "raise ValueError('the bird flew away')")
     write_notebook(notebooks / "02_last.ipynb", "2. Last", "import os\nprint(os.getcwd())")
     write_notebook(notebooks / "train.ipynb", "Not a chapter", "raise SystemExit")
-    (notebooks / "times.json").write_text(json.dumps({"00_first": {"cpu": 60}, "02_last": {"gpu": 6000}}))
+    (notebooks / "times.json").write_text(
+        json.dumps({"00_first": {"cpu": 60}, "02_last": {"gpu": 6000}, "figures": {"cpu": 90}})
+    )
     monkeypatch.setattr(files, "ROOT", tmp_path)
     monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("T2I_SCALE", "unset")
@@ -49,8 +51,9 @@ def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
     assert course.run_course() == 1
 
     text = capsys.readouterr().out
-    assert text.index("[1/4] 0. First: about 1.0 min; 7.0 min left in all") < text.index("[2/4] 1. Broken")
-    assert "[3/4] 2. Last: about 2.0 min; 4.0 min left in all" in text
+    assert text.index("[1/4] 0. First: about 1.0 min; more than 2.5 min left in all") < text.index("[2/4] 1. Broken")
+    assert "[3/4] 2. Last: not timed yet; more than 1.5 min left in all" in text
+    assert "[4/4] Figures of README and chapters: about 1.5 min; 1.5 min left in all" in text
     assert "ValueError: the bird flew away" in text.splitlines()[-3]
     assert "\x1b" not in text
     assert [line.split()[0] for line in text.splitlines()[-5:]] == ["ok", "failed", "ValueError:", "ok", "ok"]

@@ -157,8 +157,7 @@ def check_images(notebook, path):
 
 
 def check_links(notebook, path):
-    cells = [text(cell) for cell in of_type(notebook, "markdown")]
-    return [problem for cell in cells for problem in pages.missing(cell, path.parent)]
+    return pages.missing("\n\n".join(map(text, of_type(notebook, "markdown"))), path.parent, NOTEBOOKS.parent)
 
 
 def check_tables(notebook, path):

@@ -29,7 +29,7 @@ def test_tables_are_whole(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_and_pictures_exist(name):
-    assert pages.missing(read(name), (ROOT / name).parent) == []
+    assert pages.missing(read(name), (ROOT / name).parent, ROOT) == []
 
 
 def test_released_is_the_authors_code():
@@ -125,7 +125,32 @@ def test_split_tables_are_seen(fault, message):
     assert message in "\n".join(pages.raw_pipes(fault))
 
 
-@pytest.mark.parametrize("page", ["[x](no.md)", "![x](no.png)", '<img src="no.png">', "[x](no.md#part)"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "[x](no.md)",
+        "![x](no.png)",
+        '<img src="no.png">',
+        "<img src='no.png'>",
+        "[x](no.md#part)",
+        "[x](#another)",
+        "[x](there.md#another)",
+        "[x]()",
+        "[x][nope]",
+        "[x](/etc/hostname)",
+        "[x](../outside.md)",
+    ],
+)
 def test_links_to_nowhere_are_seen(page, tmp_path):
-    assert len(pages.missing(page, tmp_path)) == 1
-    assert pages.missing("[x](https://example.org) [y](#part)", tmp_path) == []
+    (tmp_path / "outside.md").write_text("outside")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "there.md").write_text("# One part, told")
+    assert len(pages.missing(page, folder, folder)) == 1
+
+
+def test_links_to_somewhere_pass(tmp_path):
+    (tmp_path / "a b.md").write_text("# One part, told")
+    fine = "## A part\n\n[x](https://example.org) [y](#a-part) [z](a%20b.md#one-part-told) [e](mailto:a@b.c)"
+    fine += " [a word][d]\n\n[d]: a%20b.md"
+    assert pages.missing(fine, tmp_path, tmp_path) == []

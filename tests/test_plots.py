@@ -265,6 +265,11 @@ def test_a_plane_fills_rows_shows_what_is_beyond_its_levels_and_hides_spare_axes
     assert [axes.axison for axes in panels] == [True] * 5 + [False] * 3
     assert len({axes.get_subplotspec().rowspan.start for axes in panels}) == 2
     assert panels[0].collections[0].extend == "both"
+    numbered = [
+        (axes.xaxis.get_tick_params()["labelbottom"], axes.yaxis.get_tick_params()["labelleft"]) for axes in panels
+    ]
+    assert numbered[:5] == [(False, True), (True, False), (True, False), (True, False), (True, True)]
+    assert panels[0].get_xticks().tolist() == [-2, -1, 0, 1, 2]
 
 
 def test_a_legend_names_the_lines_of_all_panels():

@@ -103,15 +103,19 @@ def plane(
     shape = (up[1] - up[0]) / (across[1] - across[0])
     labels: dict[str, object] = {}
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        size = (WIDTH, rows * (WIDTH / columns * shape + 0.25) + 0.3)
+        size = (WIDTH, rows * (WIDTH / columns * shape + 0.25) + 0.5)
         figure = Plot(figsize=size, dpi=DPI, layout="constrained")
         spots = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes, (title, layers) in zip(spots, panels.items(), strict=False):
+        for number, (axes, (title, layers)) in enumerate(zip(spots, panels.items(), strict=False)):
             for layer in layers:
                 drawn = layer.draw(axes, place)
                 if isinstance(layer, Surface):
                     scale, named = drawn, layer.label
-            axes.set(title=title, xlim=across, ylim=up, xticks=[], yticks=[], aspect="equal")
+            axes.set(title=title, xlim=across, ylim=up, aspect="equal")
+            axes.locator_params(nbins=5, integer=True)
+            axes.tick_params(
+                labelsize=8, length=2, labelleft=number % columns == 0, labelbottom=number >= len(panels) - columns
+            )
             labels |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         for axes in spots[len(panels) :]:
             axes.set_axis_off()
