@@ -28,6 +28,7 @@ NOISE_SEEDS = 2**64  # that torch tells apart
 PER_CAPTION = Range(least=1, most=10_000)
 START = "training.start"  # the key that names weights to begin with
 ANOTHER = "name another start"
+PATH = 300  # letters of a path that a message shows: its end says most
 OTHER_SIZES = f"set model and data.size as in that file's recipe, or {ANOTHER}"
 
 
@@ -297,14 +298,14 @@ def weights_file(source: str | Path) -> tuple[Path, Path | None]:
     try:
         found = _file_named(source)
     except OSError as error:  # a name that no file system takes
-        raise InputError(f"{one_line(source)}: {error.strerror or error}; {_shipped()}") from None
+        raise InputError(f"{one_line(source, PATH)}: {error.strerror or error}; {_shipped()}") from None
     if found:
         return found
     try:
         run = Run.open(source)
     except InputError:
         raise InputError(
-            f"{one_line(source)}: no run, checkpoint or shipped weights of that name; {_shipped()}"
+            f"{one_line(source, PATH)}: no run, checkpoint or shipped weights of that name; {_shipped()}"
         ) from None
     return run.newest_whole()[2], run.folder
 
@@ -317,7 +318,7 @@ def _file_named(source: str | Path) -> tuple[Path, Path | None] | None:
     if path.suffix != ".safetensors":
         return None
     if not path.is_file():
-        raise InputError(f"{one_line(source)}: {'is no file' if path.exists() else 'no such file'}; {_shipped()}")
+        raise InputError(f"{one_line(source, PATH)}: {'is no file' if path.exists() else 'no such file'}; {_shipped()}")
     if beside(path).is_dir():
         return path, beside(path)
     return path, path.parent.parent if path.parent.name == "checkpoints" else None
