@@ -199,6 +199,19 @@ def painter_state(
     return own
 
 
+def trained_state(recipe: Recipe, found: Mapping[str, TextEncoder], stored: Stored) -> dict[str, Tensor]:
+    """Return the entries of all trained networks of a checkpoint in half precision, as exported whole."""
+    tensors, _, path = stored
+    outline, state = TASKS[recipe.task].outline(model_values(recipe), found), {}
+    for role in TASKS[recipe.task].trained:
+        own = {key.removeprefix(f"{role}."): value for key, value in tensors.items() if key.startswith(f"{role}.")}
+        if not own:
+            raise InputError(f"{path}: holds no {role}; give a checkpoint of a run")
+        small = weights.exportable(own, getattr(outline, role), path, "give a checkpoint of a run")
+        state |= {f"{role}.{key}": value for key, value in small.items()}
+    return state
+
+
 def load_encoders(recipe: Recipe, folder: Path | None, roles: tuple[str, ...] = ()) -> dict[str, TextEncoder]:
     """Return the encoders of `roles`, by default of all that a run needs; roles of one encoder share it."""
     needed = roles or tuple(dict.fromkeys((*TASKS[recipe.task].encoders, *recipe.encoders)))

@@ -148,6 +148,7 @@ def export(
     source: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint of a system.")],
     to: Annotated[Path, typer.Option(help="File to write, .safetensors; of an encoder or judge a folder.")],
     about: Annotated[str, typer.Option(help="One line, with a system: data, length, result.")] = "",
+    whole: Annotated[bool, typer.Option("--whole", help="All networks of a system, to train on from.")] = False,
 ) -> None:
     """Write what a run was for, in half precision: a system's averaged generator, an encoder, the judge."""
     from t2ilib.sampling import export as write
@@ -155,7 +156,7 @@ def export(
 
     if source.suffix == ".safetensors" and to.suffix != ".safetensors":
         raise InputError(f"{to}: give a .safetensors file; of an encoder or the judge export the run folder")
-    echo(f"wrote {write(Run.open(source), to, about)}")
+    echo(f"wrote {write(Run.open(source), to, about, whole)}")
 
 
 @app.command()
@@ -164,11 +165,12 @@ def course(
     only: Annotated[
         str | None, typer.Option(help="Run the chapter of this number alone, and leave the figures.")
     ] = None,
+    solutions: Annotated[bool, typer.Option("--solutions", help="Run the solutions in the chapters' place.")] = False,
 ) -> None:
     """Run every chapter in order, then rebuild the figures; executed copies go to runs/course."""
     from t2ilib.course import run_course
 
-    raise typer.Exit(run_course(scale, only))
+    raise typer.Exit(run_course(scale, only, solutions))
 
 
 @app.command()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from t2ilib import models
 from t2ilib.errors import InputError
+from t2ilib.files import read_json
 from t2ilib.metrics.results import entry, read_result
 from t2ilib.training import Run
-from t2ilib.training.run import same
+from t2ilib.training.run import ENVIRONMENT, same
 
 HELD_OUT, SEEN_SPECIES = "test", "validation"  # splits: new species; new birds of species that training shows
 PROTOCOL = (  # what is equal in a comparison
@@ -41,10 +42,19 @@ class Finished:
         if type(last.get("images")) is not int:
             path = self.run.folder / "records.jsonl"
             raise InputError(f"{path}: its last record does not say how many images were shown; train the run again")
-        told = {"pictures seen": last["images"], "data": recipe.data}
+        told = {"pictures seen": last["images"], "start": self.start, "data": recipe.data}
         for split, result in self.results.items():
             told |= {f"{name}, {split}": result["protocol"].get(name) for name in PROTOCOL}
         return told
+
+    @property
+    def start(self) -> str:
+        """Which weights it began with: step and SHA-256 where it kept them, else the name in its recipe."""
+        name, path = self.run.recipe.training.start, self.run.folder / ENVIRONMENT
+        if not name:
+            return "random"
+        kept = read_json(path, "put it back").get("start") if path.is_file() else None
+        return f"step {kept['step']}, SHA-256 {kept['sha256']}" if kept else name
 
     def result(self, split: str = HELD_OUT) -> Mapping:
         """Return the last results on a split; InputError where it was not measured."""

@@ -2,7 +2,8 @@
 
 The environment variable T2I_SCALE is `smoke` (seconds, for the tests), `cpu` (minutes on two cores, the default) or
 `gpu` (the paper's length). Each chapter runs in a kernel of its own, and its executed copy goes to `runs/course`: the
-committed notebooks stay as they are. When one fails the others still run, and the exit status is 1.
+committed notebooks stay as they are. When one fails the others still run, and the exit status is 1. A copy carries its
+scale (executed.py) and can be committed; `solutions` runs the solutions of the exercises in the chapters' place.
 """
 
 import math
@@ -17,13 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from t2ilib import files
+from t2ilib import executed, files
 from t2ilib.errors import InputError, one_line
 
 Value = TypeVar("Value")
 SCALES = ("smoke", "cpu", "gpu")
 REMEDY = "remove it, or put it back from the repository"  # of a damaged file of the course
-UNKNOWN_SECONDS = 120.0  # expected time of a step that was never measured
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Step:
 
     name: str  # "03_dcgan": the key of times.json
     title: str
-    seconds: float  # expected
+    seconds: float | None  # expected; None: it was never timed
     output: Path
     run: Callable[[], None]  # raises when the step fails
 
@@ -59,14 +59,15 @@ def chapter_title(path: Path) -> str:
 
 
 def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = None) -> list[Step]:
-    """List the chapters `NN_*.ipynb` of a folder as steps, or the one whose number is `only`.
+    """List the notebooks `NN_*.ipynb` of a folder (of solutions: `NN.ipynb`) as steps, or the one numbered `only`.
 
     Expected times come from `times.json` in the same folder: {"03_dcgan": {"cpu": seconds}}.
     Raises InputError when there is no such chapter.
     """
     if only is not None and not re.fullmatch("[0-9]{1,2}", only):
         raise InputError(f"chapter {one_line(repr(only))}: give its number, as --only 3")
-    paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    ending = ".ipynb" if notebooks.name == "solutions" else "_*.ipynb"
+    paths = sorted(notebooks.glob(f"[0-9][0-9]{ending}"))
     chosen = [path for path in paths if only is None or path.name[:2] == only.zfill(2)]
     if not chosen:
         numbers = ", ".join(path.name[:2] for path in paths) or "none"
@@ -79,9 +80,9 @@ def chapter_steps(notebooks: Path, output: Path, scale: str, only: str | None = 
     return steps
 
 
-def expected_seconds(notebooks: Path, name: str, scale: str) -> float:
-    """Return the measured seconds of a step at a scale, or `UNKNOWN_SECONDS`."""
-    return read_times(notebooks / "times.json").get(name, {}).get(scale, UNKNOWN_SECONDS)
+def expected_seconds(notebooks: Path, name: str, scale: str) -> float | None:
+    """Return the measured seconds of a step at a scale; None where it was never timed."""
+    return read_times(notebooks / "times.json").get(name, {}).get(scale)
 
 
 def read_times(path: Path) -> dict[str, dict[str, float]]:
@@ -105,6 +106,7 @@ def run_notebook(path: Path, copy: Path) -> None:
     quiet = ["--IPKernelApp.log_level=ERROR"]  # no warning about local connections before each chapter
     bar = sys.stderr.isatty()
     papermill.execute_notebook(path, copy, cwd=path.parent, progress_bar=bar, extra_arguments=quiet)
+    executed.finish(copy, scale())
 
 
 def run_command(command: list[str], log: Path) -> None:
@@ -131,9 +133,10 @@ def run_steps(steps: list[Step]) -> list[Outcome]:
     """Run the steps in order, saying before each one what it is and how long is left in all."""
     outcomes = []
     for position, step in enumerate(steps):
-        left = sum(other.seconds for other in steps[position:])
-        heading = f"[{position + 1}/{len(steps)}] {step.title}"
-        print(f"{heading}: about {minutes(step.seconds)}; {minutes(left)} left in all", flush=True)
+        waiting = [other.seconds for other in steps[position:]]
+        expected = "not timed yet" if step.seconds is None else f"about {minutes(step.seconds)}"
+        left = ("more than " if None in waiting else "") + minutes(sum(filter(None, waiting)))
+        print(f"[{position + 1}/{len(steps)}] {step.title}: {expected}; {left} left in all", flush=True)
         outcomes.append(run_step(step))
         print(f"      {'failed' if outcomes[-1].error else 'ok'} after {minutes(outcomes[-1].seconds)}", flush=True)
     return outcomes
@@ -164,14 +167,18 @@ def save_times(outcomes: list[Outcome], scale: str, path: Path) -> None:
     files.write_json(path, dict(sorted(times.items())))
 
 
-def run_course(scale: str = "cpu", only: str | None = None) -> int:
-    """Run all chapters and rebuild the figures, or run the chapter `only`; returns 0, or 1 when a step failed."""
+def run_course(scale: str = "cpu", only: str | None = None, solutions: bool = False) -> int:
+    """Run all chapters and rebuild the figures, or run the chapter `only`; returns 0, or 1 when a step failed.
+
+    `solutions` runs those of the exercises instead, without the figures.
+    """
     if scale not in SCALES:
         raise InputError(f"scale {scale}: choose among {', '.join(SCALES)}")
-    notebooks, output = files.ROOT / "notebooks", files.RUNS / "course"
+    part = "solutions" if solutions else "."
+    notebooks, output = files.ROOT / "notebooks" / part, files.RUNS / "course" / part
     steps = chapter_steps(notebooks, output, scale, only)
     read_times(output / "times.json")  # hours later it is too late to say that it is damaged
-    if only is None:
+    if only is None and not solutions:
         log = output / "figures.log"
         command = [sys.executable, "-m", "t2ilib.cli", "figures"]
         seconds = expected_seconds(notebooks, "figures", scale)

@@ -16,18 +16,20 @@ from t2ilib.assembly import ROLES, Experiment, assemble, build, check, encoder_r
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
 from t2ilib.encoders import TextEncoder
+from t2ilib.errors import InputError
 from t2ilib.features import Text
-from t2ilib.files import write_json, write_text
+from t2ilib.files import read_json, write_json, write_text
 from t2ilib.measurement import measure
 from t2ilib.plots import contact_sheet
 from t2ilib.provenance import commit, hardware
+from t2ilib.sampling import check_start, load_start
 from t2ilib.task import System, Task
 from t2ilib.training import Recipe, train
 from t2ilib.training.bar import progress, telling
 from t2ilib.training.lock import PROCESS, writing
 from t2ilib.training.loop import Hook, Source
 from t2ilib.training.recipe import TRAINED_HERE
-from t2ilib.training.run import ENCODERS, Run
+from t2ilib.training.run import ENCODERS, ENVIRONMENT, GO_ON, Run
 
 GRID = (8, 4)  # captions, pictures per caption in the periodic grid
 
@@ -39,6 +41,7 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
     own pictures come first, in run folders of their own inside.
     """
     check(recipe)
+    start = begun_with(recipe, Path(folder))
     with writing(Path(folder)) if this_process().is_main_process else nullcontext():
         if this_process().is_main_process:
             Run.create(folder, recipe).check_recipe()  # before anything is loaded or trained
@@ -46,8 +49,10 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
             if settings.name == TRAINED_HERE:
                 _train_encoder(recipe, role, Path(folder) / ENCODERS / role)
         experiment = assemble(recipe, folder)
+        if recipe.training.start and not experiment.run.checkpoints():
+            load_start(experiment.task, recipe.training.start, experiment.encoders)
         if this_process().is_main_process:
-            write_json(experiment.run.folder / "environment.json", _environment())
+            write_json(experiment.run.folder / ENVIRONMENT, _environment(start))
         yield from train(
             experiment.task,
             make_batches(experiment),
@@ -56,6 +61,26 @@ def run_recipe(recipe: Recipe, folder: str | Path) -> Iterator[dict]:
             sample=fixed_samples(experiment) if experiment.is_system and this_process().is_main_process else None,
             evaluate=_evaluation(experiment),
         )
+
+
+def begun_with(recipe: Recipe, folder: Path) -> dict | None:
+    """Return source, step and SHA-256 of the weights that a run in `folder` begins with, or began with; None: random.
+
+    Once there are checkpoints nobody looks at these weights again: they may be gone. Before, InputError says why they,
+    or those of an encoder that is trained for the run, cannot be begun with; nothing is written.
+    """
+    for role, settings in recipe.encoders.items():
+        if settings.name == TRAINED_HERE:
+            try:
+                begun_with(encoder_recipe(recipe, role), folder / ENCODERS / role)
+            except InputError as error:
+                raise InputError(f"encoders.{role}.options: {error}") from None
+    if not recipe.training.start:
+        return None
+    if not Run(folder).checkpoints():
+        return check_start(recipe)
+    path = folder / ENVIRONMENT
+    return read_json(path, GO_ON).get("start") if path.exists() else None
 
 
 @dataclass
@@ -76,7 +101,7 @@ def fit(
     grid: tuple[Text, Tensor] | None = None,
     probe: Hook | None = None,
 ) -> Fitted:
-    """Train a recipe's system from scratch on given batches, in a run folder that is emptied first: for chapters.
+    """Train a recipe's system anew on given batches, in a run folder that is emptied first: for chapters.
 
     `encoder` serves every role, or there is a mapping of roles. `grid`, texts and noise, is painted every
     `sample_every` steps; `probe` joins the records every `evaluate_every`, and in the end.
@@ -86,6 +111,8 @@ def fit(
     torch.manual_seed(recipe.training.seed)
     found = encoder if isinstance(encoder, Mapping) else dict.fromkeys(ROLES, encoder)
     system, grids = build(recipe, found), {}
+    if recipe.training.start:
+        load_start(system, recipe.training.start, {role: found[role] for role in system.encoders})
 
     def sample(step: int, system: System) -> None:
         grids[step] = system.generate(*(part.to(this_process().device) for part in grid)).cpu()
@@ -152,8 +179,9 @@ def _train_encoder(recipe: Recipe, role: str, folder: Path) -> None:
     this_process().wait_for_everyone()
 
 
-def _environment() -> dict:
-    return {
+def _environment(start: dict | None) -> dict:
+    told = {} if start is None else {"start": start}
+    return told | {
         "hardware": hardware(),
         "processes": this_process().num_processes,
         "threads": torch.get_num_threads(),

@@ -13,8 +13,8 @@ from t2ilib.devices import CPU_BATCH, this_process
 from t2ilib.encoders import TextEncoder, encode_dataset
 from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.errors import warn
-from t2ilib.features import Needs
-from t2ilib.metrics.attributes import attribute_accuracy
+from t2ilib.features import Batch, Needs
+from t2ilib.metrics.attributes import attribute_accuracy, chance_of
 from t2ilib.metrics.evaluate import EvaluationSettings, evaluate, real_precision
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.results import entry, write_result
@@ -96,6 +96,7 @@ class Probe:
     def __init__(self, dataset: CaptionedImages, encoder: TextEncoder, count: int = 200, seed: int = 0):
         self.judge = load_judge(device=encoder.device)
         self.captions = [own[0] for own in dataset.captions[:count]]
+        self.chance = chance_of(self.captions, self.judge.config.attributes)  # of "mentioned", by guessing evenly
         self.text, self.seed = encoder.encode(self.captions), seed
         features = encode_dataset(encoder, dataset)
         needs = Needs(mismatched=True)
@@ -108,10 +109,18 @@ class Probe:
         parts = torch.arange(len(self.captions)).split(CPU_BATCH)
         pictures = torch.cat([system.generate(self.text[part], noise[part]) for part in parts])
         found = attribute_accuracy(self.judge, pictures, self.captions)
-        own, other = (system.score(images, self.pairs.text) for images in (self.pairs.images, self.pairs.mismatched))
-        told = ((own > other).float() + (own == other).float() / 2).mean().item()
         body = found["attributes"].get("body", {"accuracy": float("nan")})["accuracy"]
-        return {"mentioned": found["mentioned"], "body": body, "told apart": told}
+        return {"mentioned": found["mentioned"], "body": body, "told apart": told_apart(system, self.pairs)}
+
+
+@torch.no_grad()
+def told_apart(system: System, pairs: Batch) -> float:
+    """Return how often a discriminator gives the higher score to the picture that the caption belongs to; a coin: 0.5.
+
+    `pairs` is a batch with mismatched pictures; a tie counts one half.
+    """
+    own, other = (system.score(images, pairs.text) for images in (pairs.images, pairs.mismatched))
+    return ((own > other).float() + (own == other).float() / 2).mean().item()
 
 
 def headline(metrics: Mapping) -> dict[str, float]:

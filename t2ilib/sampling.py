@@ -1,13 +1,14 @@
 """Trained systems, ready for captions: from a run folder or from shipped weights."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2ilib import assembly
 from t2ilib.devices import CPU_BATCH, GPU_BATCH, device_named, keep_freed_memory, this_process
@@ -15,16 +16,20 @@ from t2ilib.encoders import TextEncoder
 from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, one_line, warn
 from t2ilib.features import Text
-from t2ilib.files import WEIGHTS
+from t2ilib.files import WEIGHTS, sha256
 from t2ilib.settings import TRUNCATION, Range
-from t2ilib.task import System
-from t2ilib.training.checkpoints import load_module, read_checkpoint
+from t2ilib.task import System, Task
+from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
 from t2ilib.training.recipe import TRAINED_HERE, Recipe, plain, recipe_from
 from t2ilib.training.run import ENCODERS, Run
-from t2ilib.weights import check_exportable, copy_network, save_tensors
+from t2ilib.weights import check_exportable, copy_network, fault, save_tensors
 
 NOISE_SEEDS = 2**64  # that torch tells apart
 PER_CAPTION = Range(least=1, most=10_000)
+START = "training.start"  # the key that names weights to begin with
+ANOTHER = "name another start"
+PATH = 300  # letters of a path that a message shows: its end says most
+OTHER_SIZES = f"set model and data.size as in that file's recipe, or {ANOTHER}"
 
 
 @dataclass
@@ -114,7 +119,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     It lies on `device`, by default the accelerator where there is one. Raises InputError when there is no such source,
     and names a file that is damaged.
     """
-    path, folder = _find(source)
+    path, folder = weights_file(source)
     tensors, about = read_checkpoint(path)
     recipe = recipe_from(about["recipe"], str(path))
     if folder is None and recipe.encoder("text")[1].name == TRAINED_HERE:
@@ -124,9 +129,7 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
         )
     system, encoders = assembly.build_system(recipe, folder, (tensors, about, path))
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
-    own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
-    weights = {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
-    load_module(getattr(system, system.averaged), part, weights, path)
+    load_module(getattr(system, system.averaged), part, _floats(tensors, part), path)
     device = this_process().device if device is None else device_named(device)
     keep_freed_memory()
     system, encoder = system.to(device).eval().requires_grad_(False), encoders["text"].to(device)
@@ -138,8 +141,107 @@ def beside(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-def export(run: Run, path: str | Path, about: str) -> Path:
+def check_start(recipe: Recipe) -> dict[str, Any]:
+    """Return source, step and SHA-256 of the weights that a recipe's training begins with, before anything is written.
+
+    InputError, naming training.start, where nothing whole is there, and where it is of another task, other networks or
+    other encoders; those that are trained for a run, which are not there yet, must be set alike in both recipes.
+    """
+    kind, source = assembly.TASKS[recipe.task], recipe.training.start
+    tensors, about, path = _stored_start(source, kind)
+    there = recipe_from(about["recipe"], f"{START}: {path}")
+    found = _readers_of_start(recipe, there, path)
+    _check_readers(found, about, path)
+    own = kind.outline(assembly.model_values(recipe), found)
+    if len(found) == len(kind.encoders) and assembly.is_system(recipe):
+        for role in kind.trained:
+            _check_fits(tensors, role, getattr(own, role), path)
+    else:  # nobody knows yet how many words there are, or how long a sentence's vector is
+        other = kind.outline(assembly.model_values(there), found)
+        sizes, theirs = ({key: value.shape for key, value in one.state_dict().items()} for one in (own, other))
+        if sizes != theirs or not (sizes or recipe.data.side == there.data.side):  # the judge's follow the pictures'
+            raise InputError(f"{START}: {path}: holds networks of other sizes; {OTHER_SIZES}")
+    return {"source": source, "step": about["step"], "sha256": sha256(path)}
+
+
+def load_start(task: Task, source: str | Path, found: Mapping[str, TextEncoder]) -> None:
+    """Give all networks that `task` trains the weights of a checkpoint, or of a file exported whole.
+
+    `found` are the encoders by role; those that the task reads with must be those that the weights were trained with.
+    Optimisers and step are left alone. InputError names a file that holds a generator alone, or other networks.
+    """
+    tensors, about, path = _stored_start(source, type(task))
+    _check_readers({role: found[role] for role in task.encoders if role in found}, about, path)
+    for role in task.trained:
+        _check_fits(tensors, role, getattr(task, role), path)
+    for role in task.trained:
+        load_module(getattr(task, role), role, _floats(tensors, role), path)
+
+
+def _stored_start(source: str | Path, kind: type[Task]) -> assembly.Stored:
+    """Return tensors, `about` and path of weights to begin with; they must be all that this kind of task trains."""
+    try:
+        path, _ = weights_file(source)
+        tensors, about = read_checkpoint(path)
+        held = recipe_from(about["recipe"], str(path)).task
+    except InputError as error:
+        raise InputError(f"{START}: {error}") from None
+    names = {other: name for name, other in assembly.TASKS.items()}
+    if kind in names and held != names[kind]:
+        raise InputError(f"{START}: {path} holds {held}, not {names[kind]}; name weights of {names[kind]}")
+    for role in kind.trained:
+        if not any(name.startswith(f"{role}.") for name in tensors):
+            whole = ", or a file of t2i export --whole" if issubclass(kind, System) else ""
+            raise InputError(f"{START}: {path}: holds no {role}; name a run, or a checkpoint{whole}")
+    return tensors, about, path
+
+
+def _readers_of_start(recipe: Recipe, there: Recipe, path: Path) -> dict[str, TextEncoder]:
+    """Return the encoders, by role, that a recipe's task reads with and that are there before it is trained.
+
+    InputError where one is still to be trained, and not as the recipe of the weights in `path` says.
+    """
+    found = {}
+    for role in assembly.TASKS[recipe.task].encoders:
+        (owner, mine), (theirs, its) = recipe.encoder(role), there.encoder(role)
+        if mine.name != TRAINED_HERE:
+            found[role] = assembly.load_encoder(recipe, role, None)
+        elif its.name != TRAINED_HERE or (
+            assembly.encoder_recipe(recipe, owner) != assembly.encoder_recipe(there, theirs)
+        ):
+            raise InputError(
+                f"{START}: {path}: was trained with another {role} encoder than encoders.{owner} trains; "
+                f"set encoders.{owner} and data as in that file's recipe, or {ANOTHER}"
+            )
+    return found
+
+
+def _check_readers(found: Mapping[str, TextEncoder], about: Mapping, path: Path) -> None:
+    """Raise InputError where weights to begin with were trained with other encoders than these, by role."""
+    digests, names = ({role: getattr(one, key) for role, one in found.items()} for key in ("fingerprint", "name"))
+    try:
+        check_encoders(digests, about, path, names, "set encoders.{role} to the encoder of that file, or " + ANOTHER)
+    except InputError as error:
+        raise InputError(f"{START}: {error}") from None
+
+
+def _check_fits(tensors: Mapping[str, Tensor], role: str, network: nn.Module, path: Path) -> None:
+    """Raise InputError where the entries of a role do not fit its network, or are not sound."""
+    own = {name.removeprefix(f"{role}."): value for name, value in tensors.items() if name.startswith(f"{role}.")}
+    if wrong := fault(own, network):
+        raise InputError(f"{START}: {path}: {role}.{wrong}; {OTHER_SIZES}")
+
+
+def _floats(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the entries `part.*`, those of half precision in float32."""
+    own = {name: value for name, value in tensors.items() if name.startswith(f"{part}.")}
+    return {name: value.float() if value.dtype == torch.half else value for name, value in own.items()}
+
+
+def export(run: Run, path: str | Path, about: str, whole: bool = False) -> Path:
     """Write the averaged generator of `run`'s newest checkpoint alone, in half precision, to `path`.
+
+    `whole` writes all trained networks in its place, as they are, for other training to begin with.
 
     `about` is stored with it: what it was trained on, how long, with which result; so are the fingerprints of the
     encoders that it reads with, without which it would paint something else. Of a task that is no system (a CLIP,
@@ -159,6 +261,8 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     if not paints:
         if about:
             raise InputError(f"about: {recipe.task} is written without such a line; leave it out")
+        if whole:
+            raise InputError(f"whole: {recipe.task} is always written whole; leave it out")
         copy_network(run.folder, path)
         return path
     check_exportable(path)
@@ -166,6 +270,8 @@ def export(run: Run, path: str | Path, about: str) -> Path:
     digests = {role: encoder.fingerprint for role, encoder in used.items()}
     state = assembly.painter_state(recipe, used, restored, halved=True)
     small = {f"ema.{name}": value for name, value in state.items()}
+    if whole:
+        small = assembly.trained_state(recipe, used, restored)
     details = {"recipe": plain(recipe), "step": details["step"], "about": about, "encoders": digests}
     own = {owner for owner, settings in map(recipe.encoder, used) if settings.name == TRAINED_HERE}
     for owner in own:
@@ -184,19 +290,40 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def _find(source: str | Path) -> tuple[Path, Path | None]:
-    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any."""
-    shipped = WEIGHTS / f"{source}.safetensors"
-    if shipped.is_file():
-        return shipped, None
-    path = Path(source)
-    if path.suffix == ".safetensors":
-        if beside(path).is_dir():
-            return path, beside(path)
-        return path, path.parent.parent if path.parent.name == "checkpoints" else None
+def weights_file(source: str | Path) -> tuple[Path, Path | None]:
+    """Return the weights file of `source`, of a run its newest whole checkpoint, and its encoders' folder, if any.
+
+    InputError where nothing of that name is there.
+    """
+    try:
+        found = _file_named(source)
+    except OSError as error:  # a name that no file system takes
+        raise InputError(f"{one_line(source, PATH)}: {error.strerror or error}; {_shipped()}") from None
+    if found:
+        return found
     try:
         run = Run.open(source)
     except InputError:
-        names = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
-        raise InputError(f"{source}: no run, checkpoint or shipped weights of that name; shipped: {names}") from None
+        raise InputError(
+            f"{one_line(source, PATH)}: no run, checkpoint or shipped weights of that name; {_shipped()}"
+        ) from None
     return run.newest_whole()[2], run.folder
+
+
+def _file_named(source: str | Path) -> tuple[Path, Path | None] | None:
+    """Return the file that `source` names itself, and its encoders' folder; None where it may name a run."""
+    shipped, path = WEIGHTS / f"{source}.safetensors", Path(source)
+    if shipped.is_file():
+        return shipped, None
+    if path.suffix != ".safetensors":
+        return None
+    if not path.is_file():
+        raise InputError(f"{one_line(source, PATH)}: {'is no file' if path.exists() else 'no such file'}; {_shipped()}")
+    if beside(path).is_dir():
+        return path, beside(path)
+    return path, path.parent.parent if path.parent.name == "checkpoints" else None
+
+
+def _shipped() -> str:
+    """Say what can be named instead."""
+    return f"shipped: {', '.join(sorted(path.stem for path in WEIGHTS.glob('*.safetensors')))}"

@@ -66,6 +66,16 @@ def test_branch_from_a_run_takes_its_newest_checkpoint_and_trained_encoders(fini
     assert (branch.folder / "encoders" / "text" / "config.json").is_file()
 
 
+def test_a_branch_knows_which_weights_the_run_began_with(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    began = {"source": "birds", "step": 3, "sha256": "0" * 64}
+    files.write_json(tmp_path / "run" / "environment.json", {"hardware": "another", "start": began})
+    recipe = Run(finished).recipe.override(**{"training.start": "birds"})
+    branch = Run.branch(tmp_path / "run", tmp_path / "branch")
+    assert files.read_json(branch.folder / "environment.json", "") == {"start": began}
+    assert experiment.begun_with(recipe, branch.folder) == began
+
+
 def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):
     with pytest.raises(InputError, match="holds a run already"):
         Run.branch(finished, finished)

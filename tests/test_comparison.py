@@ -46,12 +46,12 @@ def run(tmp_path):
         folder = tmp_path / name
         (folder / "results").mkdir(parents=True, exist_ok=True)
         seed = changes.get("seed", int(name.partition("_seed")[2] or 0))
-        model, hours = changes.pop("model", {}), changes.pop("hours", 1.0)
+        model, hours, start = changes.pop("model", {}), changes.pop("hours", 1.0), changes.pop("start", "")
         recipe = Recipe(
             "gancls",
             model=model,
             data=DataSettings(size=size),
-            training=TrainingSettings(steps=step, seed=seed, log_every=10),
+            training=TrainingSettings(steps=step, seed=seed, log_every=10, start=start),
         )
         (folder / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
         (folder / "records.jsonl").write_text(
@@ -92,6 +92,7 @@ def test_a_run_without_results_is_named(run):
         ({"images": 641}, "pictures seen: a 640, b 641"),
         ({"text_encoder": "hears"}, "text_encoder, test: a reads, b hears"),
         ({"size": 32}, "data"),
+        ({"start": "dfgan_start"}, "start: a random, b dfgan_start"),
         ({"candidates": 50}, "candidates"),
         ({"splits": ("test",)}, "validation"),
         ({"judge_encoder": "x"}, "judge_encoder"),
@@ -109,6 +110,19 @@ def test_runs_of_different_budgets_do_not_compare(run, changes, named):
     runs = [open_finished(run("a")), open_finished(run("b", **changes))]
     with pytest.raises(InputError, match=f"{named}.*do not compare"):
         same_budget(runs)
+
+
+def test_weights_to_begin_with_are_known_by_their_content(run):
+    def begun(name, start, digest):
+        folder = run(name, start=start)
+        known = {"source": start, "step": 400, "sha256": digest}
+        (folder / "environment.json").write_text(json.dumps({"hardware": "two cores", "start": known}))
+        return open_finished(folder)
+
+    first, moved, other = begun("a", "here", "ab1"), begun("b", "there", "ab1"), begun("c", "here", "cd2")
+    assert same_budget([first, moved])["start"] == "step 400, SHA-256 ab1"
+    with pytest.raises(InputError, match="start: a step 400, SHA-256 ab1, c step 400, SHA-256 cd2; runs of different"):
+        same_budget([first, other])
 
 
 def test_each_split_has_to_be_measured_alike(run):

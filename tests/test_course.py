@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from t2ilib import course, files
+from t2ilib import course, executed, files
 from t2ilib.errors import InputError
 
 
@@ -29,7 +29,9 @@ def root(tmp_path, monkeypatch):
     write_notebook(notebooks / "01_broken.ipynb", "1. Broken", "raise ValueError('the bird flew away')")
     write_notebook(notebooks / "02_last.ipynb", "2. Last", "import os\nprint(os.getcwd())")
     write_notebook(notebooks / "train.ipynb", "Not a chapter", "raise SystemExit")
-    (notebooks / "times.json").write_text(json.dumps({"00_first": {"cpu": 60}, "02_last": {"gpu": 6000}}))
+    (notebooks / "times.json").write_text(
+        json.dumps({"00_first": {"cpu": 60}, "02_last": {"gpu": 6000}, "figures": {"cpu": 90}})
+    )
     monkeypatch.setattr(files, "ROOT", tmp_path)
     monkeypatch.setattr(files, "RUNS", tmp_path / "runs")
     monkeypatch.setenv("T2I_SCALE", "unset")
@@ -49,8 +51,9 @@ def test_failing_chapter_does_not_stop_the_course(root, monkeypatch, capsys):
     assert course.run_course() == 1
 
     text = capsys.readouterr().out
-    assert text.index("[1/4] 0. First: about 1.0 min; 7.0 min left in all") < text.index("[2/4] 1. Broken")
-    assert "[3/4] 2. Last: about 2.0 min; 4.0 min left in all" in text
+    assert text.index("[1/4] 0. First: about 1.0 min; more than 2.5 min left in all") < text.index("[2/4] 1. Broken")
+    assert "[3/4] 2. Last: not timed yet; more than 1.5 min left in all" in text
+    assert "[4/4] Figures of README and chapters: about 1.5 min; 1.5 min left in all" in text
     assert "ValueError: the bird flew away" in text.splitlines()[-3]
     assert "\x1b" not in text
     assert [line.split()[0] for line in text.splitlines()[-5:]] == ["ok", "failed", "ValueError:", "ok", "ok"]
@@ -68,6 +71,25 @@ def test_one_chapter_alone(root, capfd):
     text = capfd.readouterr()
     assert "figures" not in text.out
     assert "without encryption" not in text.err  # ipykernel warns so unless the transport is chosen
+
+
+def test_copies_carry_their_scale(root, capsys):
+    assert course.run_course("smoke", "0") == 0
+    copy = json.loads((root / "runs/course/00_first.ipynb").read_text())
+    assert executed.scale_of(copy) == "smoke" and copy["metadata"].keys() == {"kernelspec", "language_info", "t2ilib"}
+    assert course.run_course("cpu", "1") == 1
+    assert executed.scale_of(json.loads((root / "runs/course/01_broken.ipynb").read_text())) is None
+
+
+def test_solutions_run_in_the_chapters_place(root, capsys):
+    (root / "notebooks/solutions").mkdir()
+    write_notebook(root / "notebooks/solutions/02.ipynb", "2. Solved", "import os\nprint(os.getcwd())")
+    assert course.run_course("smoke", solutions=True) == 0
+    assert "[1/1] 2. Solved" in capsys.readouterr().out
+    copy = root / "runs/course/solutions/02.ipynb"
+    assert printed(copy).strip() == str(root / "notebooks/solutions")
+    assert executed.scale_of(json.loads(copy.read_text())) == "smoke"
+    assert {path.name for path in (root / "runs/course").iterdir()} == {"solutions"}
 
 
 def test_unknown_chapter_and_scale(root):
@@ -131,3 +153,12 @@ def test_scale_decides_and_unknown_ones_are_named(monkeypatch):
     monkeypatch.setenv("T2I_SCALE", "huge")
     with pytest.raises(InputError, match="T2I_SCALE=huge: not a scale"):
         course.scale()
+
+
+def test_only_chapters_count_as_chapters_and_only_solutions_as_solutions(tmp_path):
+    for folder in (tmp_path, tmp_path / "solutions"):
+        folder.mkdir(exist_ok=True)
+        for name in ("03_a.ipynb", "03.ipynb", "2024 draft.ipynb"):
+            (folder / name).write_text('{"cells": []}')
+        (step,) = course.chapter_steps(folder, tmp_path / "out", "smoke")
+        assert step.name == ("03_a" if folder == tmp_path else "03")

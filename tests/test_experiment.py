@@ -121,6 +121,7 @@ def test_a_probe_counts_how_often_the_discriminator_knows_which_picture_belongs(
     assert probe(0, system)["told apart"] == 1
     system.score = lambda pictures, text: torch.zeros(12)
     assert probe(0, system)["told apart"] == 0.5
+    assert 1 / 8 < probe.chance < 1 / 2  # of what these captions mention
 
 
 def test_stopped_run_continues_to_the_bit(finished, tmp_path):
@@ -151,6 +152,69 @@ def test_exported_weights_draw_the_same_pictures(finished, tmp_path):
     assert difference(small.sample(captions), whole.sample(captions)) < 0.01
     assert path.stat().st_size < 0.3 * Run.open(folder).checkpoints()[-1].stat().st_size
     assert asdict(small.recipe) == asdict(whole.recipe) and small.step == 4
+
+
+def test_a_system_begins_with_the_weights_of_a_whole_export(finished, tmp_path):
+    run = Run.open(finished[0])
+    alone = sampling.export(run, tmp_path / "alone.safetensors", "")
+    whole = sampling.export(run, tmp_path / "whole.safetensors", "to begin with", whole=True)
+    trained, _, _ = run.restore()
+    encoder = encoders.load_encoder("toy-clip")
+    system, found = assembly.build(run.recipe, dict.fromkeys(assembly.ROLES, encoder)), {"text": encoder}
+    for source in (whole, run.checkpoints()[-1], run.folder):
+        for weight in system.parameters():
+            torch.nn.init.zeros_(weight)
+        sampling.load_start(system, source, found)
+        for role in system.trained:
+            for name, value in getattr(system, role).state_dict().items():
+                assert value.dtype == trained[f"{role}.{name}"].dtype
+                assert torch.allclose(value, trained[f"{role}.{name}"], rtol=1e-3, atol=1e-6)
+    assert sampling.load_sampler(whole).step == 4
+    with pytest.raises(
+        InputError, match=r"training\.start: .*alone\.safetensors: holds no discriminator; name a run, or a"
+    ):
+        sampling.load_start(system, alone, found)
+    with pytest.raises(InputError, match=r"another text encoder than the toy-clip-resnet .*set encoders.text to"):
+        sampling.load_start(system, whole, {"text": encoders.load_encoder("toy-clip-resnet")})
+    other = assembly.build(run.recipe.override(**{"model.ngf": 4}), dict.fromkeys(assembly.ROLES, encoder))
+    with pytest.raises(
+        InputError, match=r"start: .*whole\.safetensors: .* is of shape .*; set model and data\.size as in"
+    ):
+        sampling.load_start(other, whole, found)
+
+
+def test_a_recipe_names_the_weights_that_training_begins_with(finished, tmp_path):
+    folder, _ = finished
+    rate, first = {"model.lr": 1e-12, "training.seed": 5}, Run.open(folder).restore()[0]
+    given = str(folder.resolve())
+    list(experiment.run_recipe(load_recipe("gancls_toy", **TINY, **rate, **{"training.start": given}), tmp_path / "on"))
+    list(experiment.run_recipe(load_recipe("gancls_toy", **TINY, **rate), tmp_path / "fresh"))
+    own = {key: value for key, value in TINY.items() if not key.startswith("data")}
+    recipe, encoder = load_recipe("gancls_toy", **own, **rate), encoders.load_encoder("toy-clip")
+    birds = data.load("toy", 64, train=48, validation=8, test=24).split("train")
+    batches = Batches(birds, encoders.encode_dataset(encoder, birds), 8, "cpu", needs=Needs(mismatched=True))
+    experiment.fit(recipe.override(**{"training.start": given}), batches, encoder, tmp_path / "fitted")
+    after = {name: Run.open(tmp_path / name).restore()[0] for name in ("on", "fresh", "fitted")}
+    weights = [name for name in first if name.startswith(("generator", "discriminator")) and name.endswith("weight")]
+    same = {run: all(torch.allclose(found[n], first[n], atol=1e-6) for n in weights) for run, found in after.items()}
+    assert same == {"on": True, "fresh": False, "fitted": True}
+
+
+def test_a_run_continues_from_its_own_checkpoint_not_from_its_start(finished, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(finished[0], source)
+    digest = files.sha256(Run.open(source).checkpoints()[-1])
+    recipe = load_recipe("gancls_toy", **TINY, **{"training.start": str(source), "model.lr": 0.01})
+    list(experiment.run_recipe(recipe, tmp_path / "whole"))
+    part = experiment.run_recipe(recipe, tmp_path / "part")
+    next(part)
+    part.close()
+    shutil.rmtree(source)
+    list(experiment.run_recipe(recipe, tmp_path / "part"))
+    known = [json.loads((tmp_path / name / "environment.json").read_text())["start"] for name in ("whole", "part")]
+    assert known[0] == known[1] == {"source": str(source), "step": 4, "sha256": digest}
+    one, other = (Run.open(tmp_path / name).restore()[0] for name in ("whole", "part"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):

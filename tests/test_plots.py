@@ -3,11 +3,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from t2ilib import plots
 from t2ilib.errors import InputError
 from t2ilib.files import sha256
+from t2ilib.plots.pictures import PER_PIXEL, SHOWN
 
 RECORDS = [{"step": step, "generator/a": 3 / (step + 1), "discriminator/b": step / 9.0} for step in range(10)]
 NOISE = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -40,16 +42,25 @@ def test_sheets_are_shown_as_jpeg_and_drawings_as_png():
     sheet, drawing = plots.sheet(NOISE, 3), plots.curves(RECORDS, ["generator/a"])
     assert Image.open(io.BytesIO(sheet._repr_jpeg_())).format == "JPEG" and sheet._repr_png_() is None
     assert Image.open(io.BytesIO(drawing._repr_png_())).mode == "P" and not hasattr(drawing, "_repr_jpeg_")
-    large = len(sheet._repr_jpeg_())
-    sheet.quality = 20
-    assert len(sheet._repr_jpeg_()) < large
-    assert plots.sheet(NOISE, quality=40).quality == 40 and plots.sheet(NOISE).quality == plots.Sheet.quality
 
 
-def test_a_chapter_sets_the_quality_of_all_its_sheets(monkeypatch):
-    large = len(plots.sheet(NOISE, 3)._repr_jpeg_())
-    monkeypatch.setattr(plots.Sheet, "quality", 15)
-    assert plots.sheet(NOISE, 3).quality == 15 and len(plots.sheet(NOISE, 3)._repr_jpeg_()) < large
+def test_a_sheet_takes_no_more_than_its_share_of_a_notebook():
+    noisy = np.random.default_rng(0).integers(0, 256, (18, 64, 64, 3), dtype=np.uint8)
+    plain = np.full((18, 64, 64, 3), 200, dtype=np.uint8)
+    shown = {name: plots.sheet(images, 6)._repr_jpeg_() for name, images in {"noisy": noisy, "plain": plain}.items()}
+    assert len(shown["noisy"]) < 60_000 and len(shown["plain"]) < SHOWN
+    soft = np.asarray(Image.fromarray(noisy[0][:6, :6]).resize((640, 640), Image.Resampling.BICUBIC))
+    large = plots.sheet(np.repeat(soft[None], 36, axis=0), 6)._repr_jpeg_()
+    width, height = Image.open(io.BytesIO(large)).size
+    assert SHOWN < len(large) <= PER_PIXEL * width * height
+    tables = {name: Image.open(io.BytesIO(content)).quantization[0] for name, content in shown.items()}
+    assert sum(tables["noisy"]) > 4 * sum(tables["plain"])  # coarser only where it must be
+
+
+def test_words_of_captions_stay_whole():
+    long = "supercalifragilisticexpialidocious blue-winged birds"
+    texts = plots.sheet(NOISE, 6, [long] * 6).axes[0].texts
+    assert texts[0].get_text().split() == long.split()
 
 
 def test_curves_draw_raw_and_smoothed():
@@ -59,6 +70,59 @@ def test_curves_draw_raw_and_smoothed():
     assert len(plots.curves(RECORDS, {"G": ["generator/a"], "D": ["discriminator/b"]}).axes) == 2
     with pytest.raises(InputError, match="discriminator/b"):
         plots.curves(RECORDS, ["missing"])
+
+
+def test_legends_lie_off_the_curves_and_axes_can_be_fixed():
+    panels = {"G": ["generator/a"], "D": ["discriminator/b"]}
+    figure = plots.curves(RECORDS, panels, limits={"G": (-1, 7)})
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+    assert figure.axes[0].get_ylim() == (-1, 7) and figure.axes[1].get_ylim() != (-1, 7)
+    assert plots.lines({"A": {"x": [1, 2]}}, [0, 1], limits={"A": (0, 9)}).axes[0].get_ylim() == (0, 9)
+    assert plots.bars({"A": {"x": 1}}, limits=(0, 9)).axes[0].get_ylim() == (0, 9)
+
+
+def test_a_band_spans_the_seeds_around_their_mean():
+    seeds = [[{"step": step, "a": scale * step} for step in (1, 2)] for scale in (1, 2, 6)]
+    figure = plots.banded({"one": seeds}, {"A": "a"}, limits={"A": (0, 20)}, beside={"real": {"A": 15}})
+    axes = figure.axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 3], [2, 6]]
+    corners = axes.collections[0].get_paths()[0].vertices.tolist()
+    assert all(corner in corners for corner in ([1, 1], [1, 6], [2, 2], [2, 12]))
+    assert set(axes.lines[1].get_ydata()) == {15} and axes.get_ylim() == (0, 20)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "real"]
+    with pytest.raises(InputError, match="one: its seeds have a at different places"):
+        plots.banded({"one": [seeds[0], seeds[1][:1]]}, {"A": "a"})
+
+
+def test_long_names_of_many_bars_are_written_aslant():
+    short, long = ({"A": dict.fromkeys(names, 1.0)} for names in ("abc", [f"a long name {n}" for n in range(8)]))
+    slants = [plots.bars(groups).axes[0].get_xticklabels()[0].get_rotation() for groups in (short, long)]
+    assert slants == [0, 30]
+
+
+def test_a_plane_draws_points_values_and_directions_where_they_are():
+    def total(points):
+        return points.sum(1)
+
+    dots = torch.tensor([[0.5, -0.5], [1.0, 1.0]])
+    arrows = plots.Arrows(dots, torch.tensor([[3.0, 0.0], [0.0, 0.1]]))
+    panels = {"one": [plots.Surface(total, [-1, 0, 1], "sum"), plots.Dots(dots, "real", 1)], "two": [arrows]}
+    panels["three"] = [plots.Levels(total, [0.5, -0.5]), plots.Dots(dots, "real", 1)]
+    one, two, three, *rest = plots.plane(panels, (-1, 2), (-1, 1)).axes
+    assert [axes.get_title("left") for axes in (one, two, three)] == ["one", "two", "three"]
+    assert one.get_xlim() == (-1, 2) and three.get_ylim() == (-1, 1)
+    assert one.collections[-1].get_offsets().tolist() == dots.tolist()
+    assert one.collections[0].levels.tolist() == [-1, 0, 1] and rest[0].get_ylabel() == "sum"
+    quiver = two.collections[0]
+    assert (quiver.U.tolist(), quiver.V.tolist()) == ([1.0, 0.0], [0.0, 1.0])  # of one length
+    zero = [path for path in three.collections[0].get_paths() if len(path.vertices)][1].vertices
+    assert np.allclose(zero.sum(1), 0.5, atol=0.02)  # x + y = 0.5, not its mirror image
+    with pytest.raises(InputError, match="give"):
+        plots.plane({})
+    with pytest.raises(InputError, match=r"\(N,\)"):
+        plots.plane({"bad": [plots.Surface(lambda points: points)]})
 
 
 def test_smoothing_starts_without_bias_and_survives_nan():
@@ -137,3 +201,94 @@ def test_source_is_printed_without_indentation(capsys):
     plots.show_source(plots.Plot._repr_png_, plots.smoothed)
     printed = capsys.readouterr().out
     assert printed.startswith("def _repr_png_") and "\ndef smoothed(" in printed
+
+
+def test_a_notebook_shows_source_with_colours(monkeypatch):
+    shown = []
+    monkeypatch.setattr("builtins.display", lambda data, raw: shown.append(data), raising=False)
+    plots.show_source(plots.smoothed)
+    assert shown[0]["text/markdown"] == f"```python\n{shown[0]['text/plain']}\n```"
+    assert shown[0]["text/plain"].startswith("def smoothed(")
+
+
+def test_a_frame_runs_along_the_inside_of_its_box():
+    image = np.zeros((8, 10, 3), dtype=np.uint8)
+    shown = plots.framed(image, (1, 2.0, 9, 8), colour="#ff0000", width=2)
+    inside = np.zeros((8, 10), dtype=bool)
+    inside[2:8, 1:9] = True
+    inside[4:6, 3:7] = False
+    assert (shown[..., 0] == 255 * inside).all() and not shown[..., 1:].any()
+    assert not image.any()  # a copy
+
+
+SEED = [{"step": 1, "a": 1.0, "b": 2.0}, {"step": 2, "a": 3.0, "b": 4.0}]
+RED = plots.Dots(torch.zeros(1, 2), "real", 0)
+SUM = plots.Surface(lambda points: points.sum(1), [0, 1])
+ODD = {
+    "no terms": (lambda: plots.banded({"one": [SEED]}, {}), "terms: none given"),
+    "no seeds": (lambda: plots.banded({"one": []}, {"A": "a"}), "seeds of one: none given"),
+    "an empty seed": (lambda: plots.banded({"one": [[]]}, {"A": "a"}), "a seed of one: none given"),
+    "other values": (
+        lambda: plots.banded({"one": [SEED, [SEED[0], {"step": 3, "a": 1}]]}, {"A": "a"}),
+        "one: its seeds have a at different places",
+    ),
+    "limits": (lambda: plots.banded({"one": [SEED]}, {"A": "a"}, limits={"B": (0, 1)}), "limits: no panel B"),
+    "beside": (lambda: plots.banded({"one": [SEED]}, {"A": "a"}, beside={"x": {"B": 1}}), "x: no panel B; .* are A"),
+    "no curves": (lambda: plots.curves([], {}), "terms: none given"),
+    "no bars": (lambda: plots.bars({}), "groups: none given"),
+    "no lines": (lambda: plots.lines({}, [1]), "panels: none given"),
+    "no pictures": (lambda: plots.sheet(NOISE[:0]), "images: none given"),
+    "no columns": (lambda: plots.sheet(NOISE, columns=0), "columns = 0: must be at least 1"),
+    "a box": (lambda: plots.framed(NOISE[0], (3, 3, 3, 9)), "box = .* is empty"),
+    "reversed": (lambda: plots.plane({"one": [RED]}, across=(2, -2)), "across = .* lower bound first"),
+    "nothing up": (lambda: plots.plane({"one": [RED]}, up=(0, 0)), "up = .* lower bound first"),
+    "falling": (lambda: plots.plane({"one": [plots.Surface(SUM.function, [1, 0])]}), "levels = .* each higher"),
+    "three": (lambda: plots.plane({"one": [plots.Dots(torch.zeros(2, 3))]}), r"points: of shape \(2, 3\); give"),
+    "colours": (lambda: plots.plane({"one": [RED, plots.Dots(RED.points, "real", 1)]}), "dots real: have two colours"),
+    "scales": (
+        lambda: plots.plane({"a": [SUM], "b": [plots.Surface(SUM.function, [0, 2])]}),
+        "levels or labels differ",
+    ),
+    "infinite": (lambda: plots.plane({"one": [plots.Surface(lambda p: 1 / (p[:, 0] * 0))]}), "not finite everywhere"),
+}
+
+
+@pytest.mark.parametrize(("draw", "message"), ODD.values(), ids=ODD)
+def test_what_cannot_be_drawn_is_named(draw, message):
+    with pytest.raises(InputError, match=message):
+        draw()
+
+
+def test_a_plane_fills_rows_shows_what_is_beyond_its_levels_and_hides_spare_axes():
+    dots = {str(number): [SUM, plots.Levels(SUM.function, 0)] for number in range(5)}
+    *panels, _ = plots.plane(dots).axes
+    assert [axes.axison for axes in panels] == [True] * 5 + [False] * 3
+    assert len({axes.get_subplotspec().rowspan.start for axes in panels}) == 2
+    assert panels[0].collections[0].extend == "both"
+    numbered = [
+        (axes.xaxis.get_tick_params()["labelbottom"], axes.yaxis.get_tick_params()["labelleft"]) for axes in panels
+    ]
+    assert numbered[:5] == [(False, True), (True, False), (True, False), (True, False), (True, True)]
+    assert panels[0].get_xticks().tolist() == [-2, -1, 0, 1, 2]
+
+
+def test_a_legend_names_the_lines_of_all_panels():
+    figure = plots.banded({"one": [SEED]}, {"A": "a", "B": "b"}, beside={"real": {"B": 3}})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "real"]
+
+
+def test_many_terms_leave_their_panels_room():
+    records = [{"step": step} | {f"term {n}": float(n) for n in range(12)} for step in range(3)]
+    names = [f"term {n}" for n in range(12)]
+    figure = plots.curves(records, dict.fromkeys("ABC", names))
+    figure.draw_without_rendering()
+    assert all(axes.get_position().height * figure.get_figheight() > 1.8 for axes in figure.axes)
+
+
+def test_a_legend_keeps_to_its_own_panel():
+    names = {"D": [f"discriminator/{kind}" for kind in ("real", "fake", "mismatched")], "G": ["generator/adversarial"]}
+    records = [{"step": step} | dict.fromkeys((*names["D"], *names["G"]), 1.0) for step in range(3)]
+    figure = plots.curves(records, names)
+    figure.draw_without_rendering()
+    boxes = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert boxes[0].x0 >= 0 and boxes[0].x1 <= boxes[1].x0 and boxes[1].x1 <= figure.bbox.width

@@ -112,11 +112,13 @@ def _train_here(recipe: Any, folder: Path, device: str | None) -> None:
 
 
 def _train_together(recipe: Any, folder: Path, processes: int) -> None:
+    from t2ilib.experiment import begun_with
     from t2ilib.training import Run
     from t2ilib.training.launch import command, environment
     from t2ilib.training.lock import writing
     from t2ilib.training.workers import log_of, train_together
 
+    begun_with(recipe, Path(folder))
     with writing(folder) as lock:
         run = Run.create(folder, recipe)
         echo(f"{folder}: {processes} processes; t2i follow shows records and what is in {log_of(run, 0)}")

@@ -51,10 +51,11 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Move pictures and features to `device`; impossible arguments raise `InputError`.
+        """Move pictures and sentence features to `device`; impossible arguments raise `InputError`.
 
         `features` are those of all captions (None: batches hold no text), `targets` the same captions' by the CLIP of
-        the CLIP loss. Only what `needs` names is made.
+        the CLIP loss. Only what `needs` names is made. Word features stay where they are, and each batch takes its own
+        to the device: 100,000 captions of 77 words and 512 numbers are 16 GB.
         """
         self.augment, self.needs = augment or Augment(), needs or Needs()
         self.side = self.augment.crop or dataset.size
@@ -63,12 +64,10 @@ class Batches:
         self._check(dataset, features, targets)
         images = dataset.images if dataset.images.flags.writeable else dataset.images.copy()
         self.images = torch.from_numpy(images).to(self.device)  # (N, S, S, 3) uint8
-        self.text = None
-        if features is not None:
-            if self.needs.words and features.words is None:
-                raise InputError("features: without word features, which this task reads; encode with words=True")
-            words = (features.words, features.mask) if self.needs.words else ()
-            self.text = Text(features.sentence, *words).to(self.device)
+        if features is not None and self.needs.words and features.words is None:
+            raise InputError("features: without word features, which this task reads; encode with words=True")
+        self.sentence = on_device(None if features is None else features.sentence, self.device)
+        self.words = (features.words, features.mask) if features is not None and self.needs.words else ()
         self.target = on_device(None if targets is None else targets.sentence, self.device)
         self.offsets = torch.tensor([0, *map(len, dataset.captions)]).cumsum(0)
         self.class_ids = torch.from_numpy(dataset.class_ids.copy())
@@ -79,11 +78,12 @@ class Batches:
         """Return batch `number` >= 0: the same whenever, and in whatever order, it is asked for."""
         generator = torch.Generator().manual_seed(_hash(self.seed, "step", number, self.rank))
         indices = self._indices(number)
-        rows = self._captions(indices, generator).to(self.device, non_blocking=True)  # (K, B)
+        chosen = self._captions(indices, generator)  # (K, B)
+        rows = chosen.to(self.device, non_blocking=True)
         images, mismatched = self._pictures(indices, generator), None
         if self.needs.mismatched:
             mismatched = self._pictures(self.others.draw(indices, generator), generator)
-        texts = [None if self.text is None else self.text[row] for row in rows]
+        texts = [self._text(*each) for each in zip(chosen, rows, strict=True)]
         return Batch(
             images=images,
             captions=rows,
@@ -129,6 +129,13 @@ class Batches:
         if self.needs.captions > 1:
             places.append((places[0] + 1 + _uniform((count - 1).clamp(min=1), generator)) % count)
         return first + torch.stack(places)
+
+    def _text(self, chosen: Tensor, rows: Tensor) -> Text | None:
+        """Return the features of captions, whose numbers (B,) are given on the CPU and on the device."""
+        if self.sentence is None:
+            return None
+        words = (part[chosen.to(part.device)].to(self.device, non_blocking=True) for part in self.words)
+        return Text(self.sentence[rows], *words)
 
     def _pictures(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         stored, most = self.images.shape[1], self.augment.shift

@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from t2ilib import losses
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.encoders.clip import CLIPEncoder, build_encoder, describe, outline, save_encoder, to_clip_range
-from t2ilib.encoders.exchange import WordExchange
+from t2ilib.encoders.exchange import NOUNS, WordExchange
 from t2ilib.encoders.reading import exchanged_values, word_wins
 from t2ilib.encoders.retrieval import retrieval
 from t2ilib.encoders.stored import LAYERS, check_name, check_stem
@@ -215,6 +215,14 @@ class Contrastive(Task):
         used.index_put_((owner[:, None].expand_as(columns), columns), torch.ones_like(columns, dtype=used.dtype))
         used[:, : len(SPECIAL)] = 0
         return used.bool()
+
+    def asked_of(self, caption: str) -> list[str]:
+        """Return what `words_used` marks for a caption, in words: "red", "wings", and with `parts` "red of wing"."""
+        size, nouns = len(self.tokenizer), [line.split()[0] for line in NOUNS.split(",")]
+        used = self.words_used(self.tokenizer([caption]).to(self.pairs.device))[0].nonzero()[:, 0].tolist()
+        words = self.tokenizer.words([column for column in used if column < size])
+        pairs = [divmod(self.pairs[column - size].item(), size) for column in used if column >= size]
+        return words + [f"{self.tokenizer.words([word])[0]} of {nouns[noun - 1]}" for noun, word in pairs]
 
     def _pairs(self, tokens: Tensor) -> Tensor:
         """Return a number for each word (B, T) together with the part that it is said of; -1 where it is of none."""

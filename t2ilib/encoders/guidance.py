@@ -1,7 +1,8 @@
 """The CLIP loss: a frozen CLIP that tells the generator how to come nearer to its caption.
 
-L = lambda * (1 - cos(CLIP(fake), CLIP(text))), added to the generator's loss by CLIP-enhanced DF-GAN (lambda 0.01) and,
-inside the paper, by GALIP. The equation is `t2ilib.losses.clip_loss`; here are the pixels' way to it, and the schedule.
+L = lambda * (1 - cos(CLIP(fake), CLIP(text))), added to the generator's loss by CLIP-enhanced DF-GAN (lambda 0.01;
+https://github.com/Omar-Orensa/CLIP-Enhanced-DF-GAN) and, inside the paper, by GALIP. The equation is
+`t2ilib.losses.clip_loss`; here are the pixels' way to it, and the schedule.
 """
 
 from dataclasses import dataclass
@@ -78,6 +79,6 @@ def released_clip_loss(encoder: PictureEncoder, images: Tensor, texts: Tensor) -
     these. What is added to the loss is a number that the generator's weights cannot change.
     """
     wrapped = (images.detach().float().cpu() * 255).to(torch.int64).remainder(256).float() / 255  # [0, 1]
-    pixels = resized(wrapped, encoder.image_size, mode="bilinear")  # the released code resizes PIL pictures so
+    pixels = resized(wrapped, encoder.image_size, mode="bilinear")  # torchvision's Resize of PIL pictures, as there
     embedded = encoder.encode_images(pixels.to(encoder.device) * 2 - 1)
     return losses.clip_loss(embedded, texts)

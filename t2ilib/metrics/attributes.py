@@ -60,6 +60,12 @@ def accuracy_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attri
     }
 
 
+def chance_of(captions: Sequence[str], attributes: Mapping) -> float:
+    """Return the share of their mentioned attributes that guessing evenly among the values hits, mean over captions."""
+    told = [[1 / len(attributes[name]) for name in parse(caption) if name in attributes] for caption in captions]
+    return float(np.mean([np.mean(shares) for shares in told if shares]))
+
+
 def _composition(right: Sequence[Mapping[str, bool]], luck: Mapping[str, float]) -> dict | None:
     """How often all of `COMPOSED` are right, of the captions that name them all."""
     both = np.array([all(row[name] for name in COMPOSED) for row in right if row.keys() >= set(COMPOSED)], dtype=float)

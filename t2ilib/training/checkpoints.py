@@ -105,7 +105,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
             about = json.loads(metadata["t2ilib"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint") from None
+        raise InputError(f"{path}: no such checkpoint; name one that is there (t2i runs lists the runs)") from None
     except (SafetensorError, KeyError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a whole checkpoint of ours ({error}); remove it or take another") from None
     if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata["t2ilib"]):
@@ -148,11 +148,16 @@ def check_about(about: Any, required: Mapping[str, type], path: Path) -> None:
 
 
 def check_encoders(
-    found: Mapping[str, str], about: Mapping, path: Path, names: Mapping[str, str] | None = None
+    found: Mapping[str, str],
+    about: Mapping,
+    path: Path,
+    names: Mapping[str, str] | None = None,
+    remedy: str = "train anew in another folder, or put the encoder of that time back",
 ) -> None:
     """Raise InputError where an encoder, role -> fingerprint, is not the one that the checkpoint was trained with.
 
-    Roles that only one side has are passed over: old checkpoints name none. `names`: role -> name, for the message.
+    Roles that only one side has are passed over: old checkpoints name none. `names`: role -> name, for the message;
+    its `remedy` may hold "{role}".
     """
     trained = about.get("encoders", {})
     if not isinstance(trained, dict):
@@ -161,7 +166,7 @@ def check_encoders(
         if trained.get(role, fingerprint) != fingerprint:
             raise InputError(
                 f"{path}: was trained with another {role} encoder than the {(names or {}).get(role, 'one')} that is "
-                "here now; train anew in another folder, or put the encoder of that time back"
+                f"here now; {remedy.format(role=role)}"
             )
 
 

@@ -91,6 +91,7 @@ class TrainingSettings:
 
     steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
     seed: Annotated[int, SEED] = 0  # weights, batches, noise
+    start: str = ""  # weights that all networks begin with: shipped ones by name, a run, a checkpoint; "": random
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
@@ -107,6 +108,10 @@ class TrainingSettings:
             if getattr(self, name) not in allowed:
                 raise InputError(f"training.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         check_ranges(self, "training.")
+        if self.start and not self.start.strip():
+            raise InputError(
+                f"training.start: {self.start!r} is blank; name weights, or leave it empty for random ones"
+            )
         for name in ("sample_every", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) < self.steps and getattr(self, name) % self.log_every:
                 raise InputError(

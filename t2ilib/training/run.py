@@ -1,7 +1,7 @@
 """The run folder: everything that a run writes, and all that is needed to continue it.
 
 config.yaml        the resolved recipe
-environment.json   hardware, versions, commit, command
+environment.json   hardware, versions, commit, and which weights it began with
 records.jsonl      one line per `log_every` steps
 samples/           grids of fixed captions and noise
 checkpoints/       the last two
@@ -23,15 +23,16 @@ from typing import Any
 from torch import Tensor
 
 from t2ilib.errors import InputError, one_line, unwritten, warn
-from t2ilib.files import RUNS, atomic, no_link, write_text
+from t2ilib.files import RUNS, atomic, no_link, read_json, write_json, write_text
 from t2ilib.training.bar import telling
 from t2ilib.training.checkpoints import check_encoders, read_about, read_checkpoint, write_checkpoint
 from t2ilib.training.lock import CONFIG, writing
 from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 
 KEPT = 2
-ENCODERS, CHECKPOINTS = "encoders", "checkpoints"
+ENCODERS, CHECKPOINTS, ENVIRONMENT = "encoders", "checkpoints", "environment.json"
 ABSENT = "absent"
+GO_ON = "remove it, the run goes on without"  # of a damaged environment.json
 # keys that two recipes of one run may differ in
 FREE = ("about", *(f"training.{name}" for name in ("steps", "sample_every", "checkpoint_every", "evaluate_every")))
 SHOWN, LETTERS = 5, 60  # differences that a message tells, and letters of a value
@@ -112,9 +113,9 @@ class Run:
     def branch(cls, source: str | Path, folder: str | Path, steps: int | None = None) -> "Run":
         """Make a run in `folder` that goes on from a checkpoint, or from the newest one of another run.
 
-        The checkpoint says with which recipe, but for the number of `steps` if one is given; encoders that were trained
-        for the old run come along. Raises InputError for a file that is no whole checkpoint with optimisers, for fewer
-        steps than it has done, and for a folder that holds a run already.
+        The checkpoint says with which recipe, but for the number of `steps` if one is given. Encoders that were trained
+        for the old run come along, and the note of which weights it began with. Raises InputError for a file that is no
+        whole checkpoint with optimisers, for fewer steps than it has done, and for a folder that holds a run already.
         """
         tensors, about, path = cls.open(source).newest_whole()
         if not any(name.startswith("optimizer.") for name in tensors):
@@ -127,6 +128,8 @@ class Run:
         if (folder / CONFIG).is_file():
             raise InputError(f"{folder}: holds a run already; choose another folder")
         copy = folder / CHECKPOINTS / f"step_{about['step']:08d}.safetensors"
+        environment = path.parent.parent / ENVIRONMENT
+        start = read_json(environment, GO_ON).get("start") if environment.is_file() else None
         with writing(folder):
             try:
                 if (path.parent.parent / ENCODERS).is_dir():
@@ -136,6 +139,8 @@ class Run:
             with atomic(copy) as temporary:
                 shutil.copyfile(path, temporary)
             run = cls.create(folder, recipe)
+            if start:
+                write_json(folder / ENVIRONMENT, {"start": start})
             if record := about.get("record"):
                 run.append(record)
         return run

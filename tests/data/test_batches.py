@@ -319,6 +319,19 @@ def test_targets_of_another_data_set():
         batches(targets=features(dataset(23)))
 
 
+def test_words_wait_where_they_are_until_a_batch_takes_them():
+    data = dataset()
+    given = features(data)
+    made = Batches(data, given, 6, "meta", needs=ALL)
+    assert made.words[0] is given.words and made.words[1] is given.mask
+    assert made.sentence.device.type == "meta"
+    text = made.batch(3).text
+    assert {part.device.type for part in text.tensors().values()} == {"meta"}
+    assert text.words.shape == (6, *given.words.shape[1:])
+    without = Batches(data, given, 6, "cpu")
+    assert without.words == () and without.batch(3).text.words is None
+
+
 def test_features_of_another_data_set():
     with pytest.raises(InputError, match="of 23 pictures"):
         Batches(dataset(), features(dataset(23)), 4, "cpu")

@@ -242,6 +242,17 @@ def test_words_of_a_new_caption_are_found_and_new_pairs_are_left_out(squares):
         assert used[:, :size].sum() == words and used[:, size:].sum() == pairs
 
 
+def test_what_a_caption_is_asked_for_can_be_read():
+    captions = [["a red bird with black wings"], ["a blue bird with white wings"]]
+    task = Contrastive(ClipConfig.tiny(words_first=1, parts=True), captions)
+    asked = task.asked_of("a red bird with white wings")
+    assert sorted(asked[:6]) == ["a", "bird", "red", "white", "wings", "with"]
+    assert sorted(asked[6:]) == ["red of bird", "white of wing"]
+    assert "black of bird" not in task.asked_of("a black bird")  # a pair that no caption of the training has
+    words_alone = Contrastive(ClipConfig.tiny(words_first=1), captions)
+    assert sorted(words_alone.asked_of("red wings of a zebra")) == ["a", "red", "wings"]
+
+
 def test_captions_that_cannot_be_made_wrong_leave_every_gradient_finite(small, squares):
     """An exchanged caption that is none gets a logit of minus infinity, which nothing may multiply."""
     images, texts = (F.normalize(torch.randn(4, 8), dim=-1).requires_grad_() for _ in range(2))

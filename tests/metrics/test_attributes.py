@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.attributes import accuracy_of, attribute_accuracy
+from t2ilib.metrics.attributes import accuracy_of, attribute_accuracy, chance_of
 from t2ilib.pictures import to_float
 
 PREDICTED = torch.tensor([[0, 2], [1, 1]])
@@ -47,6 +47,7 @@ def test_shipped_judge_on_captions(judge, held_out):
     right = attribute_accuracy(judge, pictures, captions)
     wrong = attribute_accuracy(judge, pictures, captions[1:] + captions[:1])
     assert right["mentioned"] >= 0.98
+    assert chance_of(captions, judge.config.attributes) == pytest.approx(right["chance"])  # without any picture
     assert abs(wrong["mentioned"] - wrong["chance"]) < 0.1
     with pytest.raises(InputError, match="one caption per picture"):
         attribute_accuracy(judge, pictures, captions[1:])

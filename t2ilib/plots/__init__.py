@@ -1,0 +1,41 @@
+"""Figures in one style: sheets of pictures, curves, bars, maps of the plane; and the door through which they are saved.
+
+Figures are `matplotlib` figures made without `pyplot`: nothing is drawn twice in a notebook, nothing stays open. The
+same content gives the same bytes: no dates, no versions.
+"""
+
+from t2ilib.plots.charts import banded, bars, curves, lines, progress, smoothed
+from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
+from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
+from t2ilib.plots.saving import LIMIT, save_figure
+from t2ilib.plots.source import show_source
+from t2ilib.plots.style import COLOURS, DPI, HEIGHT, INK, STYLE, WIDTH, Plot
+
+__all__ = [
+    "COLOURS",
+    "DPI",
+    "HEIGHT",
+    "INK",
+    "LIMIT",
+    "STYLE",
+    "WIDTH",
+    "Arrows",
+    "Dots",
+    "Levels",
+    "Plot",
+    "Sheet",
+    "Surface",
+    "banded",
+    "bars",
+    "contact_sheet",
+    "curves",
+    "framed",
+    "grid",
+    "lines",
+    "plane",
+    "progress",
+    "save_figure",
+    "sheet",
+    "show_source",
+    "smoothed",
+]

@@ -1,0 +1,231 @@
+"""Curves, bands, bars and lines of measured numbers."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from t2ilib.errors import InputError
+from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours
+
+Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
+
+LEGEND_ROW, FREE_ROWS = 0.2, 2  # inches that a row of a legend takes, and rows that a figure has room for
+HANDLE, LETTER = 0.55, 0.075  # inches that a line's sample and a letter of its name take in a legend
+
+
+def curves(
+    records: Sequence[Mapping],
+    terms: Sequence[str] | Mapping[str, Sequence[str]],
+    smooth: float = 0.9,
+    x: str = "step",
+    labels: tuple[str, str] = ("step", "loss"),
+    limits: Limits | None = None,
+) -> Figure:
+    """Records' `terms` over `x`: the raw values thin and pale, their exponential average (weight `smooth`, 0..1) thick.
+
+    A mapping of terms, title -> terms, gives one panel per title. `limits` fixes the axes of panels that are compared.
+    Records without a term are passed over; a term in no record raises `InputError` naming those there are.
+    """
+    panels = dict(terms) if isinstance(terms, Mapping) else {"": list(terms)}
+    _check_given("terms", terms)
+    for title, names in panels.items():
+        _check_given(f"terms of {title}", names)
+    _check_titles(panels, limits)
+    longest = max(len(name) for names in panels.values() for name in names)
+    columns = 2 if 2 * (HANDLE + LETTER * longest) < WIDTH / len(panels) else 1  # of a legend, below its panel
+    rows = max(-(-len(names) // columns) for names in panels.values())
+    height = HEIGHT * (0.85 if len(panels) > 1 else 1) + LEGEND_ROW * max(rows - FREE_ROWS, 0)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+        for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for colour, name in zip(colours(len(names)), names, strict=True):
+                steps, values = _series(records, x, name)
+                axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
+                axes.plot(steps, smoothed(values, smooth), color=colour, linewidth=1.8, label=name)
+            axes.set(xlabel=labels[0], ylabel=labels[1], title=title, ylim=(limits or {}).get(title))
+            axes.margins(x=0.02)
+            _legend_below(axes, columns)
+    return figure
+
+
+def banded(
+    runs: Mapping[str, Sequence[Sequence[Mapping]]],
+    terms: Mapping[str, str],
+    x: str = "step",
+    limits: Limits | None = None,
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """A panel per term, title -> key of the records; a system's mean over its seeds, with the band that they span.
+
+    `runs`: system -> the records of each seed, which have the term at the same places of `x`; otherwise InputError.
+    `limits` fixes the axes of panels, by title; `beside`: name -> title -> a value drawn across as a dotted line.
+    """
+    _check_given("terms", terms)
+    _check_titles(terms, limits, beside)
+    for name, seeds in runs.items():
+        _check_given(f"seeds of {name}", seeds)
+        for records in seeds:
+            _check_given(f"records of a seed of {name}", records)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * (0.75 if len(terms) > 1 else 0.9)), dpi=DPI, layout="constrained")
+        row = figure.subplots(1, len(terms), squeeze=False)[0]
+        for (title, key), axes in zip(terms.items(), row, strict=True):
+            for colour, (name, seeds) in zip(colours(len(runs)), runs.items(), strict=True):
+                found = [_series(records, x, key) for records in seeds]
+                if any(places != found[0][0] for places, _ in found):
+                    raise InputError(f"{name}: its seeds have {key} at different places of {x}; measure them alike")
+                places, values = found[0][0], np.array([values for _, values in found])
+                axes.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+                axes.plot(places, values.mean(0), "o-", color=colour, linewidth=1.8, markersize=3.5, label=name)
+            for name, values in (beside or {}).items():
+                if title in values:
+                    axes.axhline(values[title], color=INK, linestyle=":", linewidth=1.5, label=name)
+            axes.set(xlabel=x, title=title, ylim=(limits or {}).get(title))
+        _legend_of_all(figure)
+    return figure
+
+
+def smoothed(values: Sequence[float], weight: float) -> np.ndarray:
+    """Exponential moving average with the start's bias removed; a value that is not finite leaves it where it was."""
+    average, total, result = 0.0, 0.0, []
+    for value in np.asarray(values, dtype=np.float64):
+        if np.isfinite(value):
+            average, total = weight * average + (1 - weight) * value, weight * total + (1 - weight)
+        result.append(average / total if total else np.nan)
+    return np.array(result)
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, float]],
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    label: str = "",
+    reference: Mapping[str, float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Bars of `groups`, series -> (category -> value), side by side; `reference`: dotted chance levels.
+
+    Many categories, or long names, are written aslant. `limits` fixes the axis of values.
+    """
+    _check_given("groups", groups)
+    categories = list(dict.fromkeys(category for series in groups.values() for category in series))
+    width = 0.8 / len(groups)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * 0.85), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for index, (name, series) in enumerate(groups.items()):
+            places = np.arange(len(categories)) - 0.4 + width * (index + 0.5)
+            values = [series.get(category, np.nan) for category in categories]
+            spread = [errors.get(name, {}).get(category, np.nan) for category in categories] if errors else None
+            axes.bar(places, values, width * 0.92, yerr=spread, ecolor=INK, label=name, error_kw={"elinewidth": 1})
+        if reference:
+            at = [index for index, category in enumerate(categories) if category in reference]
+            levels = [reference[categories[index]] for index in at]
+            axes.hlines(levels, np.array(at) - 0.42, np.array(at) + 0.42, colors=INK, linestyles=":", label="chance")
+        aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len("".join(categories)) > 60 else {}
+        axes.set_xticks(range(len(categories)), categories, **aslant)
+        axes.set(ylabel=label, ylim=limits)
+        axes.grid(visible=False, axis="x")
+        if len(groups) > 1 or reference:
+            figure.legend(loc="outside upper left", ncols=len(groups) + 1)
+    return figure
+
+
+def lines(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    ticks: Sequence,
+    label: str = "",
+    limits: Limits | None = None,
+) -> Figure:
+    """One panel per title, title -> (series -> values), over evenly spaced `ticks` that bear the axis' `label`.
+
+    Panels stand in rows of two. For settings that do not lie on a line, as 0, 0.01, 0.1, 1, 4. `limits` fixes the axes
+    of panels, by title.
+    """
+    _check_given("panels", panels)
+    _check_titles(panels, limits)
+    rows = -(-len(panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
+        places = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
+        for axes, (title, series) in zip(places, panels.items(), strict=False):
+            for colour, (name, values) in zip(colours(len(series)), series.items(), strict=True):
+                axes.plot(range(len(ticks)), values, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+            axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
+            axes.set(title=title, xlabel=label, ylim=(limits or {}).get(title))
+            if len(series) > 1:
+                _legend_below(axes)
+        for axes in places[len(panels) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def progress(
+    runs: Mapping[str, Sequence[Sequence[Mapping]]],
+    terms: Mapping[str, str],
+    along: Mapping[str, tuple[str, float]],
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """A column of panels per term (title -> key of the records), a row per axis (label -> key and its unit).
+
+    `runs`: system -> the records of each of its seeds; a system has one colour, a seed one line. `beside`: name ->
+    title -> a value that is drawn across as a dotted line.
+    """
+    _check_given("terms", terms)
+    _check_given("along", along)
+    _check_titles(terms, None, beside)
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(WIDTH, HEIGHT * 0.62 * len(along) + 0.3), dpi=DPI, layout="constrained")
+        grid = figure.subplots(len(along), len(terms), squeeze=False)
+        for number, ((label, (x, unit)), row) in enumerate(zip(along.items(), grid, strict=True)):
+            for (title, key), axes in zip(terms.items(), row, strict=True):
+                for colour, (name, seeds) in zip(colours(len(runs)), runs.items(), strict=True):
+                    for seed, records in enumerate(seeds):
+                        places, values = _series(records, x, key)
+                        drawn = {"color": colour, "linewidth": 1.5, "markersize": 3, "label": "" if seed else name}
+                        axes.plot([place / unit for place in places], values, "o-", **drawn)
+                for name, values in (beside or {}).items():
+                    axes.axhline(values[title], color="0.2", linestyle=":", linewidth=1.5, label=name)
+                axes.set(xlabel=label, title="" if number else title)
+        _legend_of_all(figure)
+    return figure
+
+
+def _series(records: Sequence[Mapping], x: str, name: str) -> tuple[list[float], list[float]]:
+    pairs = [(record[x], record[name]) for record in records if x in record and name in record]
+    if not pairs:
+        known = sorted({key for record in records for key in record})
+        raise InputError(f"{name}: in no record; there are {', '.join(known) or 'no records'}")
+    return [pair[0] for pair in pairs], [float(pair[1]) for pair in pairs]
+
+
+def _legend_below(axes: Axes, columns: int = 2) -> None:
+    """Name the lines of a panel below it, where no curve runs."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
+
+
+def _legend_of_all(figure: Figure) -> None:
+    """Name the lines of all panels, each once, below."""
+    found = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(found.values(), found, loc="outside lower left", ncols=min(len(found), 4))
+
+
+def _check_given(what: str, given: Mapping | Sequence) -> None:
+    """Raise InputError where there is nothing to be drawn."""
+    if not given:
+        raise InputError(f"{what}: none given; give at least one")
+
+
+def _check_titles(panels: Mapping, limits: Limits | None, beside: Mapping[str, Mapping] | None = None) -> None:
+    """Raise InputError where limits or values are given for a panel that is not there."""
+    unknown = {"limits": [title for title in limits or {} if title not in panels]}
+    for name, values in (beside or {}).items():  # one mapping may serve several figures
+        unknown[name] = [] if any(title in panels for title in values) else list(values)
+    for what, titles in unknown.items():
+        if titles:
+            raise InputError(f"{what}: no panel {', '.join(titles)}; the panels are {', '.join(panels)}")
