@@ -18,7 +18,7 @@ from t2ilib.devices import this_process
 from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.features import Text
-from t2ilib.files import read_json, write_json, write_text
+from t2ilib.files import write_json, write_text
 from t2ilib.measurement import measure
 from t2ilib.plots import contact_sheet
 from t2ilib.provenance import commit, hardware
@@ -29,7 +29,7 @@ from t2ilib.training.bar import progress, telling
 from t2ilib.training.lock import PROCESS, writing
 from t2ilib.training.loop import Hook, Source
 from t2ilib.training.recipe import TRAINED_HERE
-from t2ilib.training.run import ENCODERS, ENVIRONMENT, GO_ON, Run
+from t2ilib.training.run import ENCODERS, ENVIRONMENT, Run, recorded_start
 
 GRID = (8, 4)  # captions, pictures per caption in the periodic grid
 
@@ -79,8 +79,7 @@ def begun_with(recipe: Recipe, folder: Path) -> dict | None:
         return None
     if not Run(folder).checkpoints():
         return check_start(recipe)
-    path = folder / ENVIRONMENT
-    return read_json(path, GO_ON).get("start") if path.exists() else None
+    return recorded_start(folder)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from t2ilib import encoders, experiment, files
 from t2ilib.cli import app
 from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
+from t2ilib.experiment import begun_with
 from t2ilib.sampling import export, load_sampler
 from t2ilib.training import Run, load_recipe
 from t2ilib.training.lock import owner
@@ -73,7 +74,18 @@ def test_a_branch_knows_which_weights_the_run_began_with(finished, tmp_path):
     recipe = Run(finished).recipe.override(**{"training.start": "birds"})
     branch = Run.branch(tmp_path / "run", tmp_path / "branch")
     assert files.read_json(branch.folder / "environment.json", "") == {"start": began}
-    assert experiment.begun_with(recipe, branch.folder) == began
+    assert begun_with(recipe, branch.folder) == began
+
+
+@pytest.mark.parametrize("note", ["[]", "3", "null", '{"start": 5}', '{"start": []}', "{", ""])
+def test_a_damaged_note_of_what_a_run_began_with_is_named(finished, tmp_path, note):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "environment.json").write_text(note)
+    began = Run(finished).recipe.override(**{"training.start": "birds"})
+    for read in (lambda: Run.branch(tmp_path / "run", tmp_path / "new"), lambda: begun_with(began, tmp_path / "run")):
+        with pytest.raises(InputError, match=r"environment\.json: damaged .*; remove it, the run goes on without"):
+            read()
+    assert not (tmp_path / "new").exists()
 
 
 def test_branch_refuses_what_it_cannot_continue(finished, tmp_path):

@@ -32,10 +32,22 @@ from t2ilib.training.recipe import Recipe, load_recipe, plain, recipe_from
 KEPT = 2
 ENCODERS, CHECKPOINTS, ENVIRONMENT = "encoders", "checkpoints", "environment.json"
 ABSENT = "absent"
-GO_ON = "remove it, the run goes on without"  # of a damaged environment.json
 # keys that two recipes of one run may differ in
 FREE = ("about", *(f"training.{name}" for name in ("steps", "sample_every", "checkpoint_every", "evaluate_every")))
 SHOWN, LETTERS = 5, 60  # differences that a message tells, and letters of a value
+
+
+def recorded_start(folder: Path) -> dict | None:
+    """Return source, step and SHA-256 of the weights that the run in `folder` began with, as it noted; None: random.
+
+    Raises InputError for a damaged note.
+    """
+    path, remedy = folder / ENVIRONMENT, "remove it, the run goes on without"
+    found = read_json(path, remedy) if path.exists() else {}
+    start = found.get("start") if isinstance(found, dict) else found
+    if not isinstance(start, dict | None) or not isinstance(found, dict):
+        raise InputError(f"{path}: damaged (it must be a mapping, and so must its start); {remedy}")
+    return start
 
 
 class Run:
@@ -128,8 +140,7 @@ class Run:
         if (folder / CONFIG).is_file():
             raise InputError(f"{folder}: holds a run already; choose another folder")
         copy = folder / CHECKPOINTS / f"step_{about['step']:08d}.safetensors"
-        environment = path.parent.parent / ENVIRONMENT
-        start = read_json(environment, GO_ON).get("start") if environment.is_file() else None
+        start = recorded_start(path.parent.parent)
         with writing(folder):
             try:
                 if (path.parent.parent / ENCODERS).is_dir():
