@@ -5,11 +5,12 @@ from typing import Any
 
 from t2ilib.errors import InputError
 from t2ilib.models.dfgan import DFGAN
+from t2ilib.models.galip import GALIP
 from t2ilib.models.gancls import GANCLS
 from t2ilib.models.wgan import WGAN
 from t2ilib.task import System
 
-SYSTEMS: dict[str, type[System]] = {"gancls": GANCLS, "wgan": WGAN, "dfgan": DFGAN}
+SYSTEMS: dict[str, type[System]] = {"gancls": GANCLS, "wgan": WGAN, "dfgan": DFGAN, "galip": GALIP}
 
 
 def build(name: str, encoders: Mapping[str, Any] | None = None, **config: Any) -> System:

@@ -153,17 +153,22 @@ class DownBlock(nn.Module):
 
 
 class MatchingHead(nn.Module):
-    """One-way output of DF-GAN (figure 4b): one logit for feature map and sentence together."""
+    """One-way output of DF-GAN (figure 4b): one logit for feature map and sentence together.
 
-    def __init__(self, channels: int, embedding_dim: int, hidden: int):
+    Two convolutions with these `kernels`, the first with this `padding`, must leave one number of a map.
+    """
+
+    def __init__(
+        self, channels: int, embedding_dim: int, hidden: int, kernels: tuple[int, int] = (3, 4), padding: int = 1
+    ):
         super().__init__()
         self.joint = nn.Sequential(
-            nn.Conv2d(channels + embedding_dim, hidden, 3, 1, 1, bias=False),
+            nn.Conv2d(channels + embedding_dim, hidden, kernels[0], 1, padding, bias=False),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(hidden, 1, 4, 1, 0, bias=False),
+            nn.Conv2d(hidden, 1, kernels[1], 1, 0, bias=False),
         )
 
     def forward(self, features: Tensor, sentence: Tensor) -> Tensor:
-        """Return logits (B,) for maps (B, C, 4, 4) and sentence features (B, D)."""
+        """Return logits (B,) for maps (B, C, h, w), 4x4 by default, and sentence features (B, D)."""
         repeated = sentence.to(features.dtype)[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return self.joint(torch.cat([features, repeated], 1)).flatten()  # (B,)
