@@ -6,8 +6,8 @@ takes for a picture's patches, with prompts of text and noise between its blocks
 picture, is added to the map and drawn by DF-GAN's blocks.
 
 Differences of ours from the released code: pictures reach CLIP as CLIP was trained to see them; `preprocessing:
-released` squeezes them into [0.5, 1] and picks the nearest pixels, which the released weights need. A step's fakes pass
-through CLIP once, for both losses. `generate` cuts pictures to [-1, 1]: the generator has no tanh.
+released` squeezes them into [0.5, 1] and picks the nearest pixels, which the released weights need. Real pictures pass
+through CLIP without a graph: no loss needs one. `generate` cuts pictures to [-1, 1]: the generator has no tanh.
 Ours alone: `clip_generator`, `clip_discriminator` and `similarity` take the CLIP out again, place by place. Without it
 in the discriminator DF-GAN's takes over; without it in the generator the map goes on as it is.
 """
@@ -110,7 +110,7 @@ class GALIPConfig:
 
 
 class FusionBlock(nn.Module):
-    """A 3x3 convolution to half the channels and one back, text fused in after each (figure 4)."""
+    """x + a 3x3 convolution to half the channels and one back, text fused in after each (figure 4)."""
 
     def __init__(self, channels: int, condition_dim: int):
         super().__init__()
@@ -121,9 +121,10 @@ class FusionBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return maps (B, C, h, w) for maps of the same shape and conditions (B, K)."""
+        y = x
         for convolution, fuse in zip(self.convolutions, self.fusions, strict=True):
-            x = fuse(convolution(x), condition)
-        return x
+            y = fuse(convolution(y), condition)
+        return x + y
 
 
 class Bridge(nn.Module):
@@ -255,7 +256,7 @@ class GALIP(System):
         if (read := found.get("embedding_dim")) not in (None, seen := encoders["clip"].sentence_dim):
             raise InputError(f"encoders: text gives {read} numbers, clip {seen}; GALIP compares them, so take one CLIP")
         sizes = {"size": eye.size, "grid": eye.grid, "width": eye.width, "layers": eye.layers}
-        return found | {f"clip_{name}": size for name, size in sizes.items()}
+        return found | {"embedding_dim": seen} | {f"clip_{name}": size for name, size in sizes.items()}
 
     @property
     def head(self) -> nn.Module:

@@ -40,7 +40,12 @@ class OpenViT(nn.Module):
 
     @classmethod
     def of(cls, encoder: Any) -> "OpenViT":
-        """Open the picture tower of a CLIP (`CLIPEncoder`), sharing its weights; InputError for one that is no ViT."""
+        """Open the picture tower of a CLIP (`CLIPEncoder`), sharing its weights; InputError for one that is no ViT.
+
+        One that is open already is returned as it is.
+        """
+        if isinstance(encoder, cls):
+            return encoder
         visual = getattr(getattr(encoder, "model", None), "visual", None)
         if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
             kind = "reads text only" if visual is None else f"sees with a {type(visual).__name__}"
@@ -60,7 +65,8 @@ class OpenViT(nn.Module):
             pixels = (halved + 1) * 0.5
         else:
             pixels = (resized(images, self.size) + 1) / 2
-        return (pixels - self.mean) / self.std
+        device = pixels.device  # an encoder that has moved since it was opened took its weights along, not these
+        return (pixels - self.mean.to(device)) / self.std.to(device)
 
     def forward(
         self, shown: Tensor, taps: Sequence[int] = (), embedded: bool = True
@@ -113,7 +119,7 @@ def random_vit(size: int, grid: int, width: int, layers: int, embed_dim: int) ->
 
     `size` pixels and `grid` patches along a side; heads of 64 channels where they fit, QuickGELU, as OpenAI's.
     """
-    heads = max(1, width // 64)
+    heads = width // 64 if width % 64 == 0 else 1
     sizes = {"image_size": size, "patch_size": size // grid, "width": width, "layers": layers, "heads": heads}
     visual = VisionTransformer(**sizes, mlp_ratio=4.0, output_dim=embed_dim, act_layer=QuickGELU)
     return OpenViT(visual)
