@@ -23,7 +23,7 @@ from t2ilib.data.toy.attributes import (
     species,
 )
 from t2ilib.data.toy.captions import caption, captions, compose, parse
-from t2ilib.data.toy.render import render
+from t2ilib.data.toy.render import faces_right, render
 from t2ilib.errors import InputError
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "captions",
     "compose",
     "describe",
+    "faces_right",
     "parse",
     "render",
     "sample_attributes",

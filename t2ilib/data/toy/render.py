@@ -59,8 +59,17 @@ class Pose:
     feet: tuple[Array, Array]
 
 
+def faces_right(seeds: Array) -> Array:
+    """Return for each picture's seed (N,) whether its bird looks to the right, (N,) bool; no attribute says so."""
+    return _right(Frame.of_size(1, np.asarray(seeds)))[:, 0, 0]
+
+
+def _right(frame: Frame) -> Array:
+    return frame.uniform(0) >= 0.5
+
+
 def _pose(frame: Frame, sizes: Array) -> Pose:
-    facing = np.where(frame.uniform(0) < 0.5, -1, 1).astype(np.float32)
+    facing = np.where(_right(frame), 1, -1).astype(np.float32)
     feet = (frame.uniform(1, -0.10, 0.10), PERCH_HEIGHT + frame.uniform(2, -0.05, 0.05))
     scale = SCALES[sizes][:, None, None] * frame.uniform(3, 0.96, 1.04)
     x, y = (frame.x - feet[0]) * facing / scale, (frame.y - feet[1]) / scale
