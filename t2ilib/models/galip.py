@@ -324,11 +324,18 @@ class GALIP(System):
         return losses.hinge_discriminator(real, fake, mismatched) | penalty
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """Return the terms `adversarial` and `similarity` (equation 2): minimised over G."""
+        """Return the terms `adversarial` and `similarity` (equation 2): minimised over G.
+
+        InputError where the CLIP has no embedding to compare with.
+        """
         sentence = batch.text.sentence
         logits = self.head(self.discriminator(fakes.more["features"]), sentence)
         terms = {"adversarial": losses.hinge_generator(logits)}
         if self.config.similarity:
+            if "embedding" not in fakes.more:
+                raise InputError(
+                    "model.similarity: the CLIP inside has no last layers, as in a released file; load that with clip="
+                )
             cosine = F.cosine_similarity(fakes.more["embedding"].float(), sentence.float(), dim=1)
             terms["similarity"] = -self.config.similarity * cosine.mean()
         return terms

@@ -17,6 +17,7 @@ from torch import Tensor
 from t2ilib.errors import InputError, one_line
 from t2ilib.models import SYSTEMS, System
 from t2ilib.official.dfgan import DFGAN
+from t2ilib.official.galip import GALIP
 from t2ilib.official.gancls import GANCLS
 from t2ilib.official.released import STRAY, Entries, Released
 from t2ilib.official.wgan import WGAN
@@ -27,21 +28,24 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Checkpoint = str | Path | Mapping[str, Any]
 
 
-RELEASED: dict[str, Released] = {"gancls": GANCLS, "wgan": WGAN, "dfgan": DFGAN}
+RELEASED: dict[str, Released] = {"gancls": GANCLS, "wgan": WGAN, "dfgan": DFGAN, "galip": GALIP}
 
 
-def load(name: str, checkpoint: Checkpoint) -> System:
+def load(name: str, checkpoint: Checkpoint, clip: Any = None) -> System:
     """Return system `name` with released weights, in evaluation mode, its sizes taken from the shapes.
 
     `checkpoint` is a file (.safetensors, or what torch.save wrote: only tensors and plain containers are read), or a
     mapping from networks to state dicts or files: {"generator": ..., "discriminator": ...}. A flat mapping has names
     such as "generator.netG.0.weight". All may lie under "model", beside entries that are passed over. DataParallel's
     "module." is dropped; a WGAN's "critic" is the discriminator.
-    Raises InputError for an unreadable file, and one for all missing, unexpected and misshapen entries together.
+    `clip` (a CLIPEncoder) is for GALIP alone, whose networks look through one: then pictures have embeddings. Without
+    it the vision transformer in the file is used, which gives none.
+    Raises InputError for an unreadable file, one for all missing, unexpected and misshapen entries together, and one
+    for another CLIP than the file's.
     """
     if name not in RELEASED:
         raise InputError(f"{name}: no released checkpoints are known; choose among {', '.join(RELEASED)}")
-    released = RELEASED[name]
+    released = RELEASED[name] if clip is None else RELEASED[name].around(clip)
     source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
     entries = _distinct(source, ((released.ours(key), value) for key, value in _flatten(checkpoint, released, source)))
     config, problems = _fit(SYSTEMS[name], released, entries)
@@ -49,9 +53,17 @@ def load(name: str, checkpoint: Checkpoint) -> System:
         networks = ", ".join(released.networks)
         raise InputError(f"{source}: not a {name} checkpoint (networks: {networks}): {_describe(problems)}")
     with next(iter(entries.values())).device:
-        system = SYSTEMS[name](config)
-    system.load_state_dict(entries, strict=False)  # counters alone may be missing
+        system = SYSTEMS[name](config, _encoders(released, config, entries, source))
+    system.load_state_dict(entries, strict=False)  # counters alone may be missing; an encoder's are not its own
     return system.eval()
+
+
+def _encoders(released: Released, config: Any, entries: Entries, source: str) -> dict[str, Any]:
+    """Return the encoders of a file's system; an InputError begins with the file's name."""
+    try:
+        return released.encoders(config, entries)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def _read(path: str | Path) -> Mapping[str, Any]:
@@ -120,7 +132,8 @@ def _name_networks(entries: Entries, networks: Mapping[str, str]) -> Iterable[tu
 
 def _fit(system: type[System], released: Released, entries: Entries) -> tuple[Any, dict[str, list[str]]]:
     """Return the configuration, default or inferred, that fits the entries best, and what still does not fit."""
-    found = [(system.Config(), _problems(system, system.Config(), released, entries))]
+    usual = system.Config(**released.fixed)
+    found = [(usual, _problems(system, usual, released, entries))]
     # another architecture's entries may suggest no sizes, or impossible ones
     with suppress(ValueError, LookupError, TypeError, ArithmeticError, RuntimeError):
         config = released.config(entries)
@@ -131,7 +144,7 @@ def _fit(system: type[System], released: Released, entries: Entries) -> tuple[An
 def _problems(system: type[System], config: Any, released: Released, entries: Entries) -> dict[str, list[str]]:
     """Return the entries, under released names, in which a checkpoint differs from the system with this `config`."""
     with torch.device("meta"):
-        wanted = {name: tuple(value.shape) for name, value in system(config).state_dict().items()}
+        wanted = released.wanted(system(config), entries)
     fitting = [name for name in entries if name in wanted and tuple(entries[name].shape) == wanted[name]]
     odd = [name for name in fitting if not _is_sound(entries[name])]
     missing = [name for name in wanted if name not in entries and not name.endswith("num_batches_tracked")]

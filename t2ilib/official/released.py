@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from t2ilib.errors import InputError
 
 Entries = dict[str, Tensor]
 STRAY = "stray."  # before the name of a network whose place another has taken
@@ -19,6 +21,7 @@ class Released:
     names: Mapping[str, str]  # beginning of an entry's name, "network.released" -> "network.ours"
     config: Callable[[Entries], Any]  # entries under our names -> configuration
     parts: Mapping[str, str] = field(default_factory=dict)  # further along the name, ".released." -> ".ours."
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters that no shape tells, unless our defaults
 
     def ours(self, name: str) -> str:
         """Return our name of the released entry `name`."""
@@ -36,6 +39,18 @@ class Released:
             return f"{network}.{rest}"
         networks = {ours: theirs for theirs, ours in reversed(self.networks.items())}  # the first of two spellings
         return f"{networks.get(network, network)}.{rest}"
+
+    def around(self, clip: Any) -> "Released":
+        """Return how files are read for a system around `clip`; InputError for a system that has no CLIP inside."""
+        raise InputError("clip: this system has no CLIP inside; leave clip= out")
+
+    def wanted(self, system: nn.Module, entries: Entries) -> dict[str, tuple[int, ...]]:
+        """Return the shapes, by our names, that a file of `system` has; `entries` are those of the file at hand."""
+        return {name: tuple(value.shape) for name, value in system.state_dict().items()}
+
+    def encoders(self, config: Any, entries: Entries) -> dict[str, Any]:
+        """Return the frozen encoders, by role, that the system is built around; InputError where one is missing."""
+        return {}
 
 
 def vote(sizes: Iterable[int]) -> int:

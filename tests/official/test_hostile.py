@@ -165,7 +165,7 @@ def test_any_other_shape_of_any_entry_is_refused(whole, data):
         refused(whole | {name: torch.zeros(shape)})
 
 
-@pytest.mark.parametrize("system", ["gancls", "wgan", "dfgan"])
+@pytest.mark.parametrize("system", ["gancls", "wgan", "dfgan", "galip"])
 def test_other_architectures_are_refused(system):
     many = {f"netG.GBlocks.{i}.fuse1.affine0.fc_gamma.linear1.weight": torch.zeros(2, 2) for i in range(3000)}
     deep = {f"generator.netG.{i}.weight": torch.zeros(2, 2, 4, 4) for i in range(300)}
