@@ -169,6 +169,8 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "dfgan_toy_curves": partial(curves, "dfgan_toy"),
     "dfgan_clip_toy": partial(generated, "dfgan_clip_toy"),
     "dfgan_clip_toy_curves": partial(curves, "dfgan_clip_toy"),
+    "galip_toy": partial(generated, "galip_toy"),
+    "galip_toy_curves": partial(curves, "galip_toy"),
     "dfgan_cub100": partial(samples, "dfgan_cub100"),
     "dfgan_cub100_curves": partial(curves, "dfgan_cub100"),
     "dfgan_cub100_clip": partial(samples, "dfgan_cub100_clip"),

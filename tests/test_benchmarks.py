@@ -8,9 +8,13 @@ import math
 import pytest
 import torch
 
+from t2ilib import models
+from t2ilib.encoders import load_encoder
 from t2ilib.files import ROOT
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
+from t2ilib.models.galip import GALIP, GALIPConfig
 from t2ilib.models.layers import DownBlock, FusionUpBlock
+from t2ilib.training import TrainingSettings, load_recipe
 
 
 @pytest.fixture
@@ -70,3 +74,69 @@ def test_sampling_is_timed_with_and_without_kept_memory(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "sampling.json").read_text())["rows"]
     assert [(row["batch"], row["memory"]) for row in rows] == [(b, m) for b in (2, 4) for m in sampling.MEMORY]
     assert all(row["pictures per second"] > 0 for row in rows)
+
+
+@pytest.fixture
+def galip(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("galip")
+
+
+def awake_galip(**changes) -> GALIP:
+    """A tiny system off its start, where gates are shut and text has little effect."""
+    torch.manual_seed(0)
+    system = GALIP(GALIPConfig.tiny(**changes))
+    with torch.no_grad():
+        for parameter in system.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return system
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_the_plain_step_of_galip_has_the_losses_of_ours(galip, twice):
+    """Sizes that double and sizes that do not: 7, 8, 16, 20."""
+    systems = [awake_galip(image_size=20, clip_size=28, clip_grid=7) for _ in range(2)]
+    source = galip.OneBatch(systems[0].config, torch.device("cpu"), torch.contiguous_format)
+    settings = TrainingSettings(precision="fp32", channels_last=False)
+    steps = galip.plain(systems[0], source, twice), galip.ours(systems[1], source, settings)
+    looked = [[], []]
+    for system, seen in zip(systems, looked, strict=True):
+        system.eye.module.visual.conv1.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+    for number in range(3):
+        theirs, our = (step(number) for step in steps)
+        torch.testing.assert_close(theirs, our, rtol=1e-4, atol=1e-6)
+    assert our["discriminator/penalty"] > 1e-6 and len(our) == 6
+    assert [len(seen) for seen in looked] == [9 if twice else 6, 6]  # real and fake pictures of three steps
+    for (name, one), other in zip(systems[0].named_parameters(), systems[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_turn_of_every_variant_of_galip_is_timed_and_written(galip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(galip, "RESULTS", tmp_path)
+    arguments = ["--tiny", "--size", "16", "--nf", "2", "--batch-size", "2", "--repeats", "1"]
+    monkeypatch.setattr("sys.argv", ["benchmarks/galip.py", *arguments])
+    galip.main()
+    result = json.loads((tmp_path / "step_galip_tiny_16px_nf2_batch2.json").read_text())
+    names = ["plain", "plain, fakes seen twice", "ours, float32", "ours, bfloat16"]
+    on_gpu = torch.cuda.is_available()
+    assert [row["variant"] for row in result["rows"]][: len(names)] == names
+    assert on_gpu or len(result["rows"]) == len(names)
+    assert all((row["peak GiB"] is not None) == on_gpu for row in result["rows"])
+    assert all(row["pictures per second"] > 0 and row["median seconds"] > 0 for row in result["rows"])
+    assert (result["scale"], result["size"], result["nf"], result["batch_size"]) == ("tiny", 16, 2, 2)
+    assert result["environment"]["command"].endswith("--repeats 1")
+    assert len(capsys.readouterr().out.splitlines()) >= len(names)
+
+
+def test_the_compiled_variant_of_galip_and_its_scales_are_those_of_the_recipe(galip):
+    cpu = torch.device("cpu")
+    assert [name for name, settings in galip.precisions(cpu, True).items() if settings.compile] == [
+        "ours, bfloat16, compiled"
+    ]
+    assert galip.SCALES["paper"]() == GALIPConfig()
+    recipe = load_recipe("galip_toy")
+    encoders = dict.fromkeys(("text", "clip"), load_encoder("toy-clip"))
+    with torch.device("meta"):
+        sizes = models.build("galip", encoders, image_size=recipe.data.side, **recipe.model).config
+    rates = {name: getattr(sizes, name) for name in ("lr", "discriminator_lr", "ema")}
+    assert galip.SCALES["toy"](**rates) == sizes

@@ -16,7 +16,6 @@ import torch
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.errors import InputError
 from t2ilib.models.galip import GALIPConfig
 from t2ilib.models.vit import OpenViT, random_vit
@@ -161,11 +160,11 @@ def _count(shapes: Shapes, beginning: str) -> int:
 class ReleasedGALIP(Released):
     """How GALIP's file is read: it may hold the CLIP, or be read for a `clip` that was given."""
 
-    clip: CLIPEncoder | None = None
+    clip: Any = None  # a CLIPEncoder
 
     def around(self, clip: Any) -> "ReleasedGALIP":
         """Return how files are read for a system around `clip`; InputError for what is no vision transformer's CLIP."""
-        if not isinstance(clip, CLIPEncoder):
+        if not isinstance(getattr(clip, "model", None), nn.Module):
             raise InputError(f"clip: a {type(clip).__name__}; give a CLIP, as load_encoder('clip') returns it")
         return replace(self, clip=clip, config=partial(config, eye=OpenViT.of(clip)))
 

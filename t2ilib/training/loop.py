@@ -26,8 +26,10 @@ from t2ilib.training.checkpoints import check_about, flatten_optimizer, load_mod
 from t2ilib.training.ema import EMA
 from t2ilib.training.recipe import TrainingSettings
 from t2ilib.training.run import Run
+from t2ilib.training.scaling import LossScaler, restore_scales, scales
 from t2ilib.training.stopping import Stopped, divided, undivided
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> in which networks compute; else float32
 ASKED_EVERY = 10  # steps between two questions among processes whether to end
 Hook = Callable[[int, Task], Mapping[str, Any] | None]  # step, task with its average in place -> entries of the record
 
@@ -51,7 +53,10 @@ class Trainer:
         self.task = task.to(self.device).to(memory_format=self.layout).train()
         self.optimizers = task.optimizers()
         self.average = EMA(getattr(task, task.averaged), task.decay) if task.decay else None
-        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_in_bf16(self.device))
+        automatic = "bf16" if computes_in_bf16(self.device) else "fp32"
+        self.half = HALVES.get(automatic if settings.precision == "auto" else settings.precision)
+        scaled = self.half is torch.float16
+        self.scalers = {role: LossScaler(self.device.type, enabled=scaled) for role in task.trained}
         compiled = partial(torch.compile, options={"fallback_random": True}) if settings.compile else lambda part: part
         self.prepare, self.loss = compiled(task.prepare), compiled(task.loss)  # random numbers as without compiling
         self.drawn, self.skipped = 0, 0  # batches and updates so far
@@ -80,23 +85,29 @@ class Trainer:
         return terms
 
     def update(self, role: str, batch: Batch, prepared: Any) -> dict[str, Tensor]:
-        """Minimise the sum of the loss terms of `role` by one optimiser step; the other roles' weights are frozen."""
-        parameters, optimizer = list(getattr(self.task, role).parameters()), self.optimizers[role]
+        """Minimise the sum of the loss terms of `role` by one optimiser step; the other roles' weights are frozen.
+
+        In fp16 the loss is scaled, and a step whose gradients overflowed is left out; else the scale is 1.
+        """
+        parameters = list(getattr(self.task, role).parameters())
+        optimizer, scaler = self.optimizers[role], self.scalers[role]
         with frozen(getattr(self.task, other) for other in self.task.trained if other != role):
             with self.autocast():
                 terms = self.loss(role, batch, prepared)
             optimizer.zero_grad(set_to_none=True)
-            sum(terms.values()).backward()
+            scaler.scale(sum(terms.values())).backward()
         average_gradients(parameters, self.process)
+        fits = scaler.unscaled(optimizer)
         if self.settings.gradient_clip:
             nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.settings.non_finite == "skip" and not all(gradient.isfinite().all() for gradient in gradients):
-            self.skipped += 1
-        else:
+        if self.settings.non_finite == "skip":
+            fits = fits and all(p.grad.isfinite().all() for p in parameters if p.grad is not None)
+        if fits:
             set_rate(optimizer, self.task.rate(role, batch.step, self.settings.steps))
             optimizer.step()
             self.task.after_update(role)
+        else:
+            self.skipped += 1
         return {f"{role}/{name}": term.detach() for name, term in terms.items()}
 
     def agree(self, signals: list[int], number: int, last: bool) -> bool:
@@ -114,7 +125,7 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         """Return the context of the precision in which networks compute."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, self.half, enabled=self.half is not None)
 
     @contextmanager
     def averaged(self) -> Iterator[Task]:
@@ -222,6 +233,8 @@ def _save(trainer: Trainer, run: Run | None, record: dict, seconds: float) -> No
     """Write the checkpoint of the record's step, with the record, which may still be unfinished."""
     if run and trainer.process.is_main_process:
         about = {"seconds": seconds, "skipped": trainer.skipped, "drawn": trainer.drawn, "record": record}
+        if told := scales(trainer.scalers):
+            about["scales"] = told
         run.save(record["step"], trainer.tensors(), about)
 
 
@@ -276,6 +289,7 @@ def _resume(trainer: Trainer, run: Run | None) -> tuple[int, float, dict | None]
         return 0, 0.0, None
     tensors, about, path = restored
     check_about(about, {"seconds": float, "skipped": int, "drawn": int}, path)
+    restore_scales(trainer.scalers, about.get("scales"), path)
     trainer.restore(tensors, path)
     trainer.skipped, trainer.drawn = about["skipped"], about["drawn"]
     trainer.shown = (about.get("record") or {}).get("images")

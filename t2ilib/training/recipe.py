@@ -92,19 +92,22 @@ class TrainingSettings:
     steps: Annotated[int, COUNT] = 1000  # generator steps, or steps of the one network
     seed: Annotated[int, SEED] = 0  # weights, batches, noise
     start: str = ""  # weights that all networks begin with: shipped ones by name, a run, a checkpoint; "": random
-    precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 where the hardware computes in it
+    # "fp32", "bf16", "fp16" with a loss scaler for each role, as GALIP's released code has it (see scaling.py), or
+    # "auto": bf16 where the hardware computes in it, else fp32
+    precision: str = "auto"
     channels_last: bool = True  # memory layout of networks and pictures; faster convolutions on most hardware
     compile: bool = False  # losses through torch.compile: minutes at the start, worth it for long runs
     deterministic: bool = False  # CUDA only: reproducible cuDNN kernels, slower; a CPU always reproduces
     gradient_clip: Annotated[float, WEIGHT] = 0.0  # largest gradient norm; 0 switches clipping off
-    non_finite: str = "stop"  # "stop" the run at a loss that is not finite, or "skip" the update and count it
+    non_finite: str = "stop"  # "stop" the run at a loss that is not finite, or "skip" the update and count it; an
+    # overflow of fp16 gradients alone is always skipped and counted
     log_every: Annotated[int, COUNT] = 20  # steps per record
     sample_every: Annotated[int, COUNT] = 500  # steps per grid of fixed captions and noise
     checkpoint_every: Annotated[int, COUNT] = 500  # steps per checkpoint; the last two are kept
     evaluate_every: Annotated[int, STEPS] = 1_000_000  # steps per evaluation, and one at the end; 0: none
 
     def __post_init__(self):
-        for name, allowed in {"precision": ("auto", "fp32", "bf16"), "non_finite": ("stop", "skip")}.items():
+        for name, allowed in {"precision": ("auto", "fp32", "bf16", "fp16"), "non_finite": ("stop", "skip")}.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"training.{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         check_ranges(self, "training.")

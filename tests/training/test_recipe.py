@@ -14,6 +14,7 @@ from t2ilib import assembly
 from t2ilib.encoders.guidance import ClipGuidance
 from t2ilib.errors import InputError
 from t2ilib.features import Text
+from t2ilib.models.vit import random_vit
 from t2ilib.settings import read
 from t2ilib.training import (
     ClipSettings,
@@ -234,6 +235,8 @@ def test_every_shipped_recipe_builds_its_system(name):
     recipe = load_recipe(name)
     seeing = SimpleNamespace(sentence_dim=512, word_dim=512, name="x", encode_images=None)
     with torch.device("meta"):
+        eye = random_vit(size=224, grid=7, width=768, layers=12, embed_dim=512)
+        seeing.model, seeing.mean, seeing.std = SimpleNamespace(visual=eye.visual), eye.mean, eye.std
         system = assembly.build(recipe, {"text": seeing, "clip": seeing})
     config = system.config
     assert config.image_size == (recipe.data.crop or recipe.data.size)
@@ -266,6 +269,17 @@ def test_recipes_that_say_the_papers_have_the_papers_values(name):
     config = assembly.build(recipe, {}).config
     assert {key: getattr(config, key) for key in PAPERS[name]} == PAPERS[name]
     assert config.ema == 0.0 and recipe.training.precision == "fp32" and not recipe.training.gradient_clip
+
+
+@pytest.mark.parametrize("name", ["galip_birds", "galip_coco"])
+def test_galips_recipes_have_the_released_settings(name):
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        config = assembly.build(recipe, {}).config
+    expected = {"nf": 64, "lr": 1e-4, "discriminator_lr": 4e-4, "penalty": 2.0, "similarity": 4.0, "ema": 0.0}
+    expected |= {"taps": (2, 5, 9), "prompts": tuple(range(2, 10)), "preprocessing": "released", "image_size": 224}
+    assert {key: getattr(config, key) for key in expected} == expected
+    assert recipe.training.precision == "fp16" and config.batch_size == {"galip_birds": 16, "galip_coco": 64}[name]
 
 
 def test_the_stabilised_reimplementations_values_are_called_so():
