@@ -8,6 +8,8 @@ two losses apart. All variants run in one process, turn by turn; the result goes
 """
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -167,6 +169,24 @@ def built(make: Callable[[], Step], device: torch.device) -> tuple[Step, float |
     return step, (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
+class Clocked:
+    """A step that notes what each call took of the processor: on a shared machine the clock on the wall says little."""
+
+    def __init__(self, step: Step):
+        self.step, self.spent = step, []
+
+    def __call__(self, number: int) -> dict[str, Tensor]:
+        """Take the step."""
+        start = time.process_time()
+        terms = self.step(number)
+        self.spent.append(time.process_time() - start)
+        return terms
+
+    def median(self, last: int) -> float:
+        """Return the median of the `last` calls, in seconds of all threads together."""
+        return round(statistics.median(self.spent[-last:]), 4)
+
+
 def chosen() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,7 +206,8 @@ def chosen() -> argparse.Namespace:
 def shown(row: dict) -> str:
     """Return a row as a line to print."""
     peak = "" if row["peak GiB"] is None else f"  {row['peak GiB']:6.2f} GiB"
-    speed = f"{row['median seconds']:8.3f} s  {row['pictures per second']:8.1f} pictures/s"
+    seconds = f"{row['median seconds']:8.3f} s  {row['processor seconds']:8.3f} s of the processor"
+    speed = f"{seconds}  {row['pictures per second']:8.1f} pictures/s"
     return f"{row['variant']:26} {speed}  {row['against plain']:5.2f} x plain{peak}"
 
 
@@ -198,9 +219,11 @@ def main() -> None:
     rounds, memory = [], {}
     for name, make in variants(config, device, options.compile).items():
         step, memory[name] = built(make, device)
-        rounds.append(Variant(name, step, keeps_memory=not name.startswith("plain"), seconds=[]))
+        rounds.append(Variant(name, Clocked(step), keeps_memory=not name.startswith("plain"), seconds=[]))
     measure(rounds, device, options.repeats, cycle=1)
-    rows = [row | {"peak GiB": memory[row["variant"]]} for row in table(rounds, config.batch_size)]
+    rows = table(rounds, config.batch_size)
+    for row, variant in zip(rows, rounds, strict=True):  # every turn calls a step twice
+        row |= {"processor seconds": variant.step.median(2 * options.repeats), "peak GiB": memory[variant.name]}
     print("\n".join(map(shown, rows)))
     sizes = {"scale": options.scale, "size": config.image_size, "nf": config.nf, "batch_size": config.batch_size}
     about = {"threads": torch.get_num_threads(), "float32_products": torch.get_float32_matmul_precision()}
