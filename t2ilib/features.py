@@ -56,7 +56,7 @@ class Batch:
 class Fakes:
     """Painted pictures, and what came along with them."""
 
-    pictures: list[Tensor]  # each (B, 3, H, W) in [-1, 1], coarse to fine
+    pictures: list[Tensor]  # each (B, 3, H, W) in, or about, [-1, 1], coarse to fine
     more: dict[str, Tensor] = field(default_factory=dict)  # mu, logvar, attention, ...
 
     @property

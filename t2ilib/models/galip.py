@@ -31,6 +31,7 @@ from t2ilib.settings import BATCH, POSITIVE, SHARE, WEIGHT, WIDTH, Range, check_
 from t2ilib.task import Frozen, System
 
 PREPROCESSING = ("correct", "released")
+DEPTH = Range(least=1, most=200)  # of a CLIP's blocks
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class GALIPConfig:
     clip_size: Annotated[int, WIDTH] = 224  # pixels that the CLIP sees
     clip_grid: Annotated[int, WIDTH] = 7  # patches along a side of them
     clip_width: Annotated[int, WIDTH] = 768  # channels C of its blocks
-    clip_layers: Annotated[int, WIDTH] = 12  # its blocks
-    taps: Annotated[tuple[int, ...], WIDTH] = (2, 5, 9)  # blocks after which the discriminator reads, from 1
-    prompts: Annotated[tuple[int, ...], WIDTH] = (2, 3, 4, 5, 6, 7, 8, 9)  # blocks that see a prompt; () for none
+    clip_layers: Annotated[int, DEPTH] = 12  # its blocks
+    taps: Annotated[tuple[int, ...], DEPTH] = (2, 5, 9)  # blocks after which the discriminator reads, from 1
+    prompts: Annotated[tuple[int, ...], DEPTH] = (2, 3, 4, 5, 6, 7, 8, 9)  # blocks that see a prompt; () for none
     preprocessing: str = "correct"  # "released": as the released code shows pictures to the CLIP
     nf: Annotated[int, WIDTH] = 64  # channels of the generator at full size, doubled downwards up to 8 nf
     code_channels: Annotated[int, WIDTH] = 64  # channels of the map that text and noise become
@@ -59,7 +60,7 @@ class GALIPConfig:
     lr: Annotated[float, POSITIVE] = 1e-4  # Adam, generator
     discriminator_lr: Annotated[float, POSITIVE] = 4e-4  # Adam, discriminator and head
     betas: Annotated[tuple[float, float], SHARE] = (0.0, 0.9)  # Adam
-    batch_size: Annotated[int, BATCH] = 64  # of each of eight processes
+    batch_size: Annotated[int, BATCH] = 64  # of each process; the paper had eight
     ema: Annotated[float, SHARE] = 0.0  # decay per step of the averaged generator; 0: none
     penalty: Annotated[float, WEIGHT] = 2.0  # k of the matching-aware penalty; 0 switches it off
     penalty_power: Annotated[float, Range(least=2, most=100)] = 6.0  # p
@@ -67,6 +68,11 @@ class GALIPConfig:
     def __post_init__(self) -> None:
         """Raise InputError for sizes that the networks cannot have."""
         check_ranges(self, "model.")
+        if self.clip_size < self.clip_grid or self.clip_size // (self.clip_size // self.clip_grid) != self.clip_grid:
+            raise InputError(
+                f"model.clip_grid = {self.clip_grid}: pictures of model.clip_size = {self.clip_size} pixels cannot be "
+                "cut into so many patches a side; drop both, the CLIP decides them"
+            )
         if self.image_size <= self.clip_grid:
             raise InputError(
                 f"model.image_size = {self.image_size}: the generator starts from the CLIP's {self.clip_grid} x "
@@ -84,7 +90,13 @@ class GALIPConfig:
         if self.preprocessing not in PREPROCESSING:
             raise InputError(f"model.preprocessing: {self.preprocessing!r} is not one of {', '.join(PREPROCESSING)}")
         if not self.clip_discriminator:
-            self.pixels()
+            try:
+                self.pixels()
+            except InputError as error:
+                raise InputError(
+                    f"model.clip_discriminator: false takes DF-GAN's discriminator: {error}; choose such a data.size, "
+                    "or leave the CLIP in"
+                ) from None
 
     @classmethod
     def tiny(cls, **changes: Any) -> "GALIPConfig":
@@ -193,8 +205,8 @@ class CollectingBlock(nn.Module):
         self.projects = channels_in != channels_out
         self.gain = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, more: Tensor | None = None) -> Tensor:
-        """Return maps (B, C', h, w) for maps (B, C, h, w); only a `GatheringBlock` takes `more`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps (B, C', h, w) for maps (B, C, h, w)."""
         return (self.skip(x) if self.projects else x) + self.gain * self.residual(x)
 
 
@@ -231,7 +243,7 @@ class Discriminator(nn.Module):
 
 
 class GALIP(System):
-    """GALIP: see `GALIPConfig`. Without encoders its transformer is one of the config's sizes, with random weights."""
+    """GALIP: see `GALIPConfig`. Without a clip its transformer is one of the config's sizes, with random weights."""
 
     Config = GALIPConfig
     encoders = ("text", "clip")
@@ -240,11 +252,32 @@ class GALIP(System):
         super().__init__(config or GALIPConfig())
         config, clip = self.config, (encoders or {}).get("clip")
         sizes = (config.clip_size, config.clip_grid, config.clip_width, config.clip_layers, config.embedding_dim)
-        self.eye = Frozen(random_vit(*sizes) if clip is None else OpenViT.of(clip))
+        eye = random_vit(*sizes) if clip is None else OpenViT.of(clip)
+        if (eye.size, eye.grid, eye.width, eye.layers) != sizes[:4]:
+            raise InputError("model: clip_size, clip_grid, clip_width, clip_layers are not this CLIP's; drop them")
+        self.eye = Frozen(eye)
         self.generator = Generator(config, self.eye)
         self.discriminator = (
             Discriminator(config) if config.clip_discriminator else dfgan.Discriminator(config.pixels())
         )
+
+    @classmethod
+    def configure(cls, values: Mapping[str, Any]) -> GALIPConfig:
+        """Return the config; a CLIP that nobody has seen yet counts as deep as taps and prompts ask for."""
+        lists = [each for each in (values.get("taps"), values.get("prompts")) if isinstance(each, list | tuple)]
+        asked = [block for each in lists for block in each if type(block) is int and DEPTH.holds(block)]
+        return super().configure({"clip_layers": max([GALIPConfig.clip_layers, *asked]), **values})
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], encoders: Mapping[str, Any], dataset: Any = None) -> "GALIP":
+        """Return the system; InputError where its cosine would compare two encoders that never met."""
+        system, (text, clip) = super().build(values, encoders, dataset), map(encoders.get, ("text", "clip"))
+        if system.config.similarity and text and clip and text is not clip and text.fingerprint != clip.fingerprint:
+            raise InputError(
+                f"model.similarity: compares the pictures of {clip.name} with the sentences of {text.name}; take one "
+                "CLIP for both roles, or set it to 0"
+            )
+        return system
 
     @classmethod
     def sizes(cls, encoders: Mapping[str, Any]) -> dict[str, int]:

@@ -42,13 +42,13 @@ class OpenViT(nn.Module):
     def of(cls, encoder: Any) -> "OpenViT":
         """Open the picture tower of a CLIP (`CLIPEncoder`), sharing its weights; InputError for one that is no ViT.
 
-        One that is open already is returned as it is.
+        One that is open already is returned as it is. Move the encoder to its device first: what is opened takes only
+        the picture tower along.
         """
         if isinstance(encoder, cls):
             return encoder
         visual = getattr(getattr(encoder, "model", None), "visual", None)
-        if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None:
-            kind = "reads text only" if visual is None else f"sees with a {type(visual).__name__}"
+        if kind := _unfit(visual):
             raise InputError(
                 f"{encoder.name}: {kind}; choose a CLIP with a vision transformer, as toy-clip or ViT-B-32"
             )
@@ -112,6 +112,17 @@ class OpenViT(nn.Module):
     def patches(self, tokens: Tensor) -> Tensor:
         """Return the patches of tokens (B, 1 + h w, C) as maps (B, C, h, w)."""
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+
+
+def _unfit(visual: Any) -> str | None:
+    """Return why a picture tower cannot be opened, None for one that can."""
+    if visual is None:
+        return "reads text only"
+    if not isinstance(visual, VisionTransformer):
+        return f"sees with a {type(visual).__name__}"
+    if visual.attn_pool is not None:
+        return "pools by attention, not by a class token"
+    return "sees pictures that are not square" if len({*visual.image_size}) + len({*visual.grid_size}) > 2 else None
 
 
 def random_vit(size: int, grid: int, width: int, layers: int, embed_dim: int) -> OpenViT:

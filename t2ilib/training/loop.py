@@ -173,7 +173,8 @@ def train(
 
     What `sample` and `evaluate` return joins the record of their steps. A record holds step, images (shown by all
     processes so far), seconds (spent in steps so far), images_per_second and the mean of every loss term since the last
-    record. Raises InputError at a loss that is not finite, naming step, terms and the last good checkpoint.
+    record; and skipped, the updates left out so far, once there are any. Raises InputError at a loss that is not
+    finite, naming step, terms and the last good checkpoint.
     """
     trainer = Trainer(task, settings)
     done, seconds, unfinished = _resume(trainer, run)
@@ -200,6 +201,7 @@ def train(
             record = {"step": done, "images": earlier + (trainer.drawn - first) * per_batch}
             record |= {"seconds": round(seconds, 3)}
             record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
+            record |= {"skipped": trainer.skipped} if trainer.skipped else {}
             keep = partial(_save, trainer, run, dict(record), seconds)
             kept = ends or _due(done, "checkpoint", settings)
             if kept:  # before anything that can fail

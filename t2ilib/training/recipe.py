@@ -126,7 +126,7 @@ class TrainingSettings:
 class Recipe:
     """Everything that decides a run."""
 
-    task: str  # a system ("gancls", "dfgan", "wgan"), "clip" or "judge"
+    task: str  # a system ("gancls", "wgan", "dfgan", "galip"), "clip" or "judge"
     about: str = ""  # one line: whose setting this is, and what to expect of it
     model: dict[str, Any] = field(default_factory=dict)  # fields of the task's config
     data: DataSettings = field(default_factory=DataSettings)

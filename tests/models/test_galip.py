@@ -145,7 +145,7 @@ def test_shapes(size, grid, sides, channels, make_batch):
         ({"taps": (0, 1)}, "taps = "),
         ({"prompts": (0,)}, "prompts = "),
         ({"image_size": 8, "clip_grid": 8}, "image_size = 8: the generator starts from the CLIP's 8 x 8"),
-        ({"image_size": 10, "clip_grid": 12}, "image_size = 10"),
+        ({"image_size": 10, "clip_grid": 16}, "image_size = 10"),
         ({"preprocessing": "both"}, "preprocessing: 'both' is not one of correct, released"),
         ({"clip_discriminator": False, "image_size": 100}, "image_size = 100"),
         ({"bridge": -0.1}, "bridge = -0.1"),
@@ -695,3 +695,39 @@ def test_a_run_continues_to_the_bit_and_its_exported_weights_paint_the_same(tmp_
     torch.testing.assert_close(*pictures, atol=2e-3, rtol=0)
     for sampler in samplers:
         assert sampler.recipe.model["preprocessing"] == sampler.system.config.preprocessing == "released"
+
+
+def test_a_deeper_clip_than_the_papers_may_be_asked_for_before_it_is_there():
+    config = GALIP.configure({"taps": [6, 12, 20], "prompts": [2, 23]})
+    assert (config.taps, config.prompts, config.clip_layers) == ((6, 12, 20), (2, 23), 23)
+    assert GALIP.configure({"taps": [1, 2]}).clip_layers == 12
+    with pytest.raises(InputError, match=r"model\.taps = \[6, 12, 20\]: must rise, .* which has 12"):
+        GALIP.configure({"taps": [6, 12, 20], "clip_layers": 12})
+    with pytest.raises(InputError, match=r"model\.taps = .*201.*at most 200"):
+        GALIP.configure({"taps": [201]})
+
+
+@pytest.mark.parametrize(("grid", "size"), [(64, 32), (20, 32), (300, 224)])
+def test_a_grid_that_no_patches_make_is_named(grid, size):
+    with pytest.raises(InputError, match=rf"model\.clip_grid = {grid}: pictures of model\.clip_size = {size}"):
+        GALIPConfig.tiny(clip_grid=grid, clip_size=size, image_size=512)
+
+
+def test_dfgans_discriminator_says_which_pictures_it_takes():
+    with pytest.raises(InputError, match=r"model\.clip_discriminator: false .*image_size = 224.*data\.size"):
+        GALIPConfig(clip_discriminator=False)
+
+
+def test_a_config_of_another_clip_is_refused():
+    with pytest.raises(InputError, match="clip_size, clip_grid, clip_width, clip_layers are not this CLIP's"):
+        GALIP(GALIPConfig.tiny(), {"clip": load_encoder("toy-clip")})
+
+
+def test_the_cosine_compares_one_clip_with_itself():
+    text, clip = load_encoder("toy-clip-resnet"), load_encoder("toy-clip")
+    small = {"image_size": 32, "taps": [1], "prompts": [], "nf": 2}
+    with pytest.raises(InputError, match=r"model\.similarity: .*toy-clip with the sentences of toy-clip-resnet"):
+        models.build("galip", {"text": text, "clip": clip}, **small)
+    assert models.build("galip", {"text": text, "clip": clip}, similarity=0.0, **small).config.similarity == 0
+    again = load_encoder("toy-clip")
+    assert models.build("galip", {"text": again, "clip": clip}, **small).config.similarity == 4

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from t2ilib.encoders import load_encoder
@@ -231,7 +232,7 @@ def test_towers_that_are_no_vision_transformer_are_refused_by_name(encoder):
         OpenViT.of(SimpleNamespace(name="letters", sentence_dim=8))
     visual = random_vit(16, 2, 8, 1, 4).visual
     visual.attn_pool = nn.Identity()
-    with pytest.raises(InputError, match="pooled: sees with a VisionTransformer"):
+    with pytest.raises(InputError, match="pooled: pools by attention"):
         OpenViT.of(SimpleNamespace(name="pooled", model=SimpleNamespace(visual=visual)))
 
 
@@ -248,3 +249,14 @@ def test_a_random_tower_has_the_sizes_it_was_asked_for():
         maps, embedding = eye(eye.shown(pictures(24)), (1, 2))
         assert maps.shape == (2, 2, width, 3, 3) and embedding.shape == (2, 5)
     assert type(blocks_of(eye)[0].mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_towers_that_cannot_be_opened_say_why():
+    sizes = {"width": 16, "layers": 1, "heads": 1, "mlp_ratio": 4.0, "output_dim": 8}
+    for options, why in (
+        ({"image_size": (32, 64), "patch_size": 8}, "not square"),
+        ({"image_size": 32, "patch_size": 8, "attentional_pool": True, "attn_pooler_heads": 1}, "pools by attention"),
+    ):
+        tower = SimpleNamespace(name="odd", model=SimpleNamespace(visual=VisionTransformer(**sizes, **options)))
+        with pytest.raises(InputError, match=f"odd: .*{why}.*choose a CLIP with a vision transformer"):
+            OpenViT.of(tower)
