@@ -65,7 +65,7 @@ def test_a_device_of_several_processes_is_their_own(tmp_path):
         (["train"], "Missing argument 'task'"),
         (["train", "gancls", "--stepz", "3"], "--stepz"),
         (["train", "gancls", "--steps", "many"], "--steps"),
-        (["train", "stylegan"], "stylegan: no such system; choose among gancls, wgan, dfgan, clip, judge"),
+        (["train", "stylegan"], "stylegan: no such system; choose among gancls, wgan, dfgan, galip, clip, judge"),
         (["export", "nowhere.safetensors", "--to", "x.safetensors"], "nowhere.safetensors: no such checkpoint"),
         (["export", "a.safetensors", "--to", "folder"], "of an encoder or the judge export the run folder"),
     ],
