@@ -349,8 +349,9 @@ def test_skipping_what_is_not_finite_copes_with_weights_without_gradient(poison,
     records = train(system, Poisoned(make_batch(system, 3), poison), settings, run)
     next(records)
     first = {name: value.clone() for name, value in system.state_dict().items()}
-    list(records)
+    told = list(records)[-1]
     last = system.state_dict()
+    assert told.get("skipped") == (2 if poison == 1 else None)
     unchanged = [name for name in before if torch.equal(before[name], first[name])]
     assert unchanged == ["discriminator.blocks.3.skip.weight", "discriminator.blocks.3.skip.bias"]
     assert all(torch.equal(first[name], last[name]) for name in first) is (poison == 1)
