@@ -15,6 +15,7 @@ from t2ilib import data, encoders, files, models, weights
 from t2ilib.data.batches import Augment, Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import this_process
+from t2ilib.encoders.clip import build_encoder, describe
 from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.encoders.encoder import CaptionFeatures, TextEncoder
 from t2ilib.encoders.guidance import ClipGuidance
@@ -136,6 +137,16 @@ def check(recipe: Recipe, *, trained: bool = True) -> None:
             check(own, trained=trained) if own else encoders.check_options(chosen.name, chosen.options)
         except InputError as error:
             raise InputError(f"encoders.{role}.options: {error}") from None
+    owners = {role: recipe.encoder(role)[0] for role in TASKS[recipe.task].encoders}
+    for owner in dict.fromkeys(owner for owner in owners.values() if recipe.encoder(owner)[1].name == TRAINED_HERE):
+        encoder = _foreseen(recipe, owner)
+        _check_size(recipe, {role: encoder for role in owners if owners[role] == owner}, trained)
+
+
+def _foreseen(recipe: Recipe, role: str) -> TextEncoder:
+    """Return the CLIP that is to be trained for the run, on the device "meta", without words: its sizes count."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return build_encoder(describe(Contrastive.configure(encoder_recipe(recipe, role).model), ()))
 
 
 def _check_size(recipe: Recipe, found: Mapping[str, TextEncoder], trained: bool = True) -> None:

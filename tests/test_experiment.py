@@ -245,6 +245,27 @@ def contrastive(**options):
     return {"name": "contrastive", "options": {**OWN_CLIP, **options}}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.taps": [1, 3]}, r"model.taps = \[1, 3\]: .* which has 2"),
+        ({"model.embedding_dim": 7}, r"embedding_dim = 7, but the encoders of this run say 128"),
+        ({"encoders.text.options": {"model.image_layers": [1] * 4, "model.stem": []}}, "sees with a ModifiedResNet"),
+        (
+            {"encoders.clip": {"name": "contrastive", "options": {"model.image_layers": 1}}, "model.similarity": 0},
+            r"model.taps = \[1, 2\]: .* which has 1",
+        ),
+    ],
+)
+def test_a_clip_that_will_not_fit_the_networks_is_refused_before_it_is_trained(changes, message, tmp_path):
+    own = {"encoders.text": contrastive(**{"model.image_layers": 2}), "model.taps": [1, 2], "model.prompts": [1]}
+    recipe = load_recipe("galip_toy", **{"data.size": 32, **own})
+    assembly.check(recipe)
+    with pytest.raises(InputError, match=message):
+        next(experiment.run_recipe(recipe.override(**changes), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_encoder_trained_on_the_runs_own_data_stays_with_the_run(tmp_path):
     recipe = load_recipe("gancls_toy", **TINY, **{"encoders.text": contrastive()})
     folder = tmp_path / "own"

@@ -56,7 +56,7 @@ class Trainer:
         automatic = "bf16" if computes_in_bf16(self.device) else "fp32"
         self.half = HALVES.get(automatic if settings.precision == "auto" else settings.precision)
         scaled = self.half is torch.float16
-        self.scalers = {role: LossScaler(self.device.type, enabled=scaled) for role in task.trained}
+        self.scalers = {role: LossScaler(self.device.type, enabled=scaled, role=role) for role in task.trained}
         compiled = partial(torch.compile, options={"fallback_random": True}) if settings.compile else lambda part: part
         self.prepare, self.loss = compiled(task.prepare), compiled(task.loss)  # random numbers as without compiling
         self.drawn, self.skipped = 0, 0  # batches and updates so far

@@ -3,7 +3,8 @@
 Float16 ends at 65,504 and knows nothing between 0 and 6e-8: a gradient leaves it at either end. The loss is therefore
 multiplied by a scale S before the backward pass, and the gradients, in float32 by then, are divided by it. One that was
 too large on the way is infinite: the update is left out, and S halved. This is the scale's way to find its height, no
-fault of the run, and `training.non_finite` has no say in it; a loss term that is itself not finite still stops the run.
+fault of the run, and `training.non_finite` has no say in it; a loss term that is itself not finite still stops the run,
+and so does a role none of whose updates fits.
 """
 
 import math
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from t2ilib.errors import InputError, one_line
 
 # GALIP's `scaler_min`, and what it then starts from anew. A scale that falls this low is mostly the victim of a few bad
-# batches, and small gradients are lost at it. Where it is the network that needs less than 64, no update happens again.
-LEAST, ANEW = 64.0, 16_384.0
+# batches, and small gradients are lost at it. Where it is the network that needs less than 64, no update happens again:
+# so many in a row are more than ten times the way from 16,384 down.
+LEAST, ANEW, STANDSTILL = 64.0, 16_384.0, 100
 
 
 class LossScaler(torch.amp.GradScaler):
@@ -27,11 +29,16 @@ class LossScaler(torch.amp.GradScaler):
     Once below 64, the scale is set to 16,384. With `enabled=False` it is 1 and nothing is ever an overflow.
     """
 
+    def __init__(self, *options: Any, role: str = "network", **named: Any):
+        """Take the options of PyTorch's scaler, and what messages call the one whose gradients are scaled."""
+        super().__init__(*options, **named)
+        self.role, self.left_out = role, 0  # updates in a row
+
     def unscaled(self, optimizer: torch.optim.Optimizer) -> bool:
         """Divide the gradients by the scale they were made with; return whether all are finite, and adjust the scale.
 
         Gradients are those of all processes already, so that every process decides alike. In float16 alone, two
-        numbers are read back from the device.
+        numbers are read back from the device. InputError at the hundredth overflow in a row.
         """
         before = self.get_scale()
         self.unscale_(optimizer)
@@ -39,6 +46,12 @@ class LossScaler(torch.amp.GradScaler):
         after = self.get_scale()
         if self.is_enabled() and after < LEAST:
             self.update(ANEW)
+        self.left_out = self.left_out + 1 if after < before else 0
+        if self.left_out == STANDSTILL:
+            raise InputError(
+                f"training.precision: fp16 is too narrow for the gradients of the {self.role}: {STANDSTILL} updates in "
+                f"a row were left out, at all loss scales from {ANEW:,.0f} down to {LEAST:.0f}; set bf16 or fp32"
+            )
         return after >= before
 
 

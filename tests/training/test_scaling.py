@@ -15,7 +15,7 @@ from t2ilib.errors import InputError
 from t2ilib.training import Run, TrainingSettings, loop, train
 from t2ilib.training.checkpoints import write_checkpoint
 from t2ilib.training.loop import Trainer
-from t2ilib.training.scaling import ANEW, LEAST, LossScaler, restore_scales, scales
+from t2ilib.training.scaling import ANEW, LEAST, STANDSTILL, LossScaler, restore_scales, scales
 
 HALF = replace(SETTINGS, precision="fp16")
 FIRST = 2.0**16
@@ -132,6 +132,22 @@ def test_below_64_the_scale_is_set_to_16384():
     falling = [2.0**power for power in range(13, 5, -1)]  # 8,192 to 64
     assert seen == [2.0**15, 2.0**14, *falling, 2.0**14, *falling, 2.0**14, 2.0**13]
     assert trainer.skipped == 21 and "discriminator" not in trainer.task.updated
+
+
+def test_a_role_none_of_whose_updates_fits_ends_the_run(tmp_path):
+    """Records and checkpoints of before stay; one update that fits, and the count begins anew."""
+    settings = replace(HALF, steps=STANDSTILL + 1, checkpoint_every=40)
+    run, records = run_in(tmp_path, settings), []
+    with pytest.raises(InputError, match=r"^training\.precision: fp16 .*of the discriminator: 100 updates.*set bf16"):
+        for record in train(Steep(discriminator=HOPELESS), SmallBatches(), settings, run):
+            records.append(record)
+    assert records[-1]["skipped"] >= records[-1]["step"] > 90 and run.restore()[1]["step"] == 80
+    task = Steep(discriminator=HOPELESS)
+    trainer = Trainer(task, HALF)
+    for number in range(STANDSTILL + 10):
+        task.slopes["discriminator"] = GENTLE if number == 50 else HOPELESS
+        step(trainer, number)
+    assert task.updated.count("discriminator") == 1 and trainer.scalers["discriminator"].left_out == 59
 
 
 def test_the_scale_rises_after_enough_updates_that_fit():
