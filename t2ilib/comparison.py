@@ -20,6 +20,7 @@ PROTOCOL = (  # what is equal in a comparison
     *("version", "source", "reference_count", "real_size", "text_encoder", "judge_encoder", "extractor"),
     *("n", "truncation", "candidates", "diversity_captions", "per_caption"),
 )
+ENCODERS = ("text_encoder", "judge_encoder")
 Number = tuple[float, float, float]  # mean over the seeds, and the lowest and highest bound of their intervals
 
 
@@ -111,11 +112,13 @@ def split_of(result: Mapping) -> str:
     return split if isinstance(split, str) else "+".join(split)
 
 
-def same_budget(runs: Sequence[Finished]) -> dict:
+def same_budget(runs: Sequence[Finished], encoders: bool = True) -> dict:
     """Return the budget that all runs had; InputError names the first two that differ, and in what.
 
-    Seeds of one system have to be that: one recipe, trained from different seeds.
+    Seeds of one system have to be that: one recipe, trained from different seeds. Without `encoders` each run may have
+    been read and scored by its own: then their pictures compare, and their scores do not.
     """
+    own = () if encoders else tuple(f"{name}, " for name in ENCODERS)
     if not runs:
         raise InputError("no runs to compare; name at least one")
     first, systems = runs[0], {}
@@ -129,6 +132,8 @@ def same_budget(runs: Sequence[Finished]) -> dict:
         earlier.append(recipe)
     for other in runs[1:]:
         for key in dict.fromkeys((*first.budget, *other.budget)):
+            if key.startswith(own):
+                continue
             mine, its = first.budget.get(key), other.budget.get(key)
             if mine != its:
                 told = f"{first.run.folder.name} {mine}, {other.run.folder.name} {its}"

@@ -6,6 +6,7 @@ Each is written to `figures/NAME.md`, and most between two marks into the page t
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 
@@ -84,17 +85,26 @@ def _cells(table: Mapping[str, Sequence[Mapping]]) -> list[str]:
 
 
 def photographs(name: str) -> None:
-    """The runs on photographs of one budget, beside chance and the real pictures by the same judge."""
+    """The runs on photographs of one budget, beside chance and the real pictures by the same judge.
+
+    The small CLIPs that read and score are trained on the pictures first. Another machine's are others: each pair has a
+    letter, and real pictures of its own.
+    """
     runs = comparison.open_all(RUNS, "*_cub100*")
-    comparison.same_budget(runs)
+    comparison.same_budget(runs, encoders=False)
     columns = {title: key for title, (key, _) in COLUMNS.items() if key in PHOTOGRAPHS} | {"CLIP FD": "clip_fd"}
-    metrics = [one.result()["metrics"] for one in runs]
-    rows = [["chance", "", *(_chance(metrics, key) for key in columns.values())]]
-    rows += [["real pictures", "", *_numbers([found["real"] for found in metrics], columns)]]
-    for one, found in zip(runs, metrics, strict=True):
-        hours = one.run.records()[-1]["seconds"] / 3600
-        rows.append([one.run.folder.name, f"{hours:.2f}", *_numbers([found], columns)])
-    _into(README, name, ["run", "hours", *columns], rows)
+    rows = [["chance", "", "", *(_chance([one.result()["metrics"] for one in runs], key) for key in columns.values())]]
+    pairs: dict[tuple, list[comparison.Finished]] = {}
+    for one in sorted(runs, key=lambda one: one.result()["protocol"]["date"]):
+        pairs.setdefault(tuple(one.result()["protocol"][key] for key in comparison.ENCODERS), []).append(one)
+    for letter, group in zip(ascii_lowercase, pairs.values(), strict=False):
+        group.sort(key=lambda one: one.run.folder.name)
+        metrics = [one.result()["metrics"] for one in group]
+        rows += [["real pictures", letter, "", *_numbers([found["real"] for found in metrics], columns)]]
+        for one, found in zip(group, metrics, strict=True):
+            hours = one.run.records()[-1]["seconds"] / 3600
+            rows.append([one.run.folder.name, letter, f"{hours:.2f}", *_numbers([found], columns)])
+    _into(README, name, ["run", "CLIPs", "hours", *columns], rows)
 
 
 def readers(name: str) -> None:

@@ -236,12 +236,15 @@ def test_photographs_of_one_budget_stand_beside_real_ones(run, tmp_path, monkeyp
         monkeypatch.setattr(tables, name, value)
     run("a_cub100", 0.5, splits=("test",))
     run("b_cub100", 0.7, splits=("test",), hours=2.0)
+    run("a_cub100_seed1", 0.6, splits=("test",), step=21, text_encoder="another", judge_encoder="a third")
     tables.photographs("photographs")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.read_text().splitlines()[1:-1]]
-    table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
-    assert list(table) == ["chance", "real pictures", "a_cub100", "b_cub100"]
-    assert [table[name]["hours"] for name in table] == ["", "", "1.00", "2.00"]
-    assert [table[name]["R-precision"][:5] for name in table] == ["0.010", "0.225", "0.125", "0.175"]
+    table = [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+    names = ["chance", "real pictures", "a_cub100", "b_cub100", "real pictures", "a_cub100_seed1"]
+    assert [row["run"] for row in table] == names
+    assert [row["CLIPs"] for row in table] == ["", "a", "a", "a", "b", "b"]  # scores of two judges do not mix
+    assert [row["hours"] for row in table] == ["", "", "1.00", "2.00", "", "1.00"]
+    assert [row["R-precision"][:5] for row in table] == ["0.010", "0.225", "0.125", "0.175", "0.225", "0.150"]
     run("c_cub100", images=1, splits=("test",))
     with pytest.raises(InputError, match="pictures seen: a_cub100 640, c_cub100 1"):
         tables.photographs("photographs")
