@@ -1,0 +1,55 @@
+"""A thread that paints while the page stays awake."""
+
+import logging
+from collections.abc import Callable
+from threading import Condition, Thread
+
+from t2ilib.errors import InputError
+
+Job = Callable[[], None]
+
+
+class Worker:
+    """Does one job after the other; a newer job of a kind takes the place of one that still waits.
+
+    `failed` is told in one sentence of a job that raised: an InputError's own, or that the log has more.
+    """
+
+    def __init__(self, failed: Callable[[str], None]):
+        self._failed = failed
+        self._waiting: dict[str, Job] = {}
+        self._busy = False
+        self._news = Condition()
+        self._thread: Thread | None = None
+
+    def ask(self, kind: str, job: Job) -> None:
+        """Have `job` done, after what waits already."""
+        with self._news:
+            self._waiting[kind] = job
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="explorer", daemon=True)
+                self._thread.start()
+            self._news.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; return whether that came in time (seconds)."""
+        with self._news:
+            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout)
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._waiting)
+                job = self._waiting.pop(next(iter(self._waiting)))
+                self._busy = True
+            try:
+                job()
+            except InputError as error:
+                self._failed(str(error))
+            except Exception as error:  # a page shows a sentence, never a traceback
+                logging.getLogger("t2ilib").exception("the explorer failed")
+                self._failed(f"That went wrong ({type(error).__name__}); the program's log says more. Try another one.")
+            finally:
+                with self._news:
+                    self._busy = False
+                    self._news.notify_all()
