@@ -37,6 +37,7 @@ class Gallery(widgets.VBox):
         self._look = look
         self.rows: list[_Row] = []
         super().__init__()
+        self.add_class("t2i-gallery")
 
     def show(self, row: int, title: str, painting: Painting) -> None:
         """Show a painting in a row."""

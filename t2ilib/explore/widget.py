@@ -60,6 +60,7 @@ class Explorer(widgets.VBox):
                 self.closer,
             ]
         )
+        self.add_class("t2i-explorer")
         self._read()
         self.tell("Press Generate. The first pictures of a system take a moment longer: it is loaded then.")
 
@@ -230,8 +231,9 @@ class Explorer(widgets.VBox):
             return
         self.tell(f"Loading {name} ...")
         self.studio.open(name)
-        self.systems.options = tuple(dict.fromkeys([*self.systems.options, name]))
-        self.systems.value = tuple(dict.fromkeys([*self.systems.value, name]))
+        chosen = tuple(dict.fromkeys([*self.systems.value, name]))
+        self.systems.options = tuple(dict.fromkeys([*self.systems.options, name]))  # which drops the choice
+        self.systems.value = chosen
         self.tell(f"{name} is loaded and chosen.")
 
     def _next(self) -> None:

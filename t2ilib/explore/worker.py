@@ -18,7 +18,7 @@ class Worker:
     def __init__(self, failed: Callable[[str], None]):
         self._failed = failed
         self._waiting: dict[str, Job] = {}
-        self._busy = False
+        self._doing: str | None = None
         self._news = Condition()
         self._thread: Thread | None = None
 
@@ -31,17 +31,22 @@ class Worker:
                 self._thread.start()
             self._news.notify_all()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to do; return whether that came in time (seconds)."""
+    def wait(self, timeout: float | None = None, kind: str | None = None) -> bool:
+        """Wait until nothing is left to do, or nothing of a kind; return whether that came in time (seconds)."""
+
+        def idle() -> bool:
+            left = {*self._waiting, self._doing} - {None}
+            return not left if kind is None else kind not in left
+
         with self._news:
-            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout)
+            return self._news.wait_for(idle, timeout)
 
     def _work(self) -> None:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._waiting)
-                job = self._waiting.pop(next(iter(self._waiting)))
-                self._busy = True
+                self._doing = next(iter(self._waiting))
+                job = self._waiting.pop(self._doing)
             try:
                 job()
             except InputError as error:
@@ -51,5 +56,5 @@ class Worker:
                 self._failed(f"That went wrong ({type(error).__name__}); the program's log says more. Try another one.")
             finally:
                 with self._news:
-                    self._busy = False
+                    self._doing = None
                     self._news.notify_all()
