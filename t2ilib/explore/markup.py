@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Collection, Sequence
-from html import escape
+from html import escape, unescape
 
 from t2ilib.encoders.tokens import split_words
 from t2ilib.explore.looking import Neighbour, Verdict
@@ -33,6 +33,11 @@ def block(content: str, role: str = "", kind: str = "") -> str:
 def status(text: str, wrong: bool = False) -> str:
     """Return one sentence about what the page is doing, or what went wrong."""
     return block(escape(text), "alert" if wrong else "status", "t2i-error" if wrong else "")
+
+
+def plain(content: str) -> str:
+    """Return what a visitor reads of HTML that was made here."""
+    return unescape(re.sub(r"<[^>]+>", "", content))
 
 
 def words(caption: str, unknown: Collection[str]) -> str:

@@ -47,7 +47,7 @@ class Explorer(widgets.VBox):
         self.worker = Worker(partial(self.tell, wrong=True))
         self.status, self.tokens = widgets.HTML(), widgets.HTML()
         self.gallery, self.closer = Gallery(self.look), widgets.VBox()
-        self._shown: list[Painting] = []
+        self.shown: list[Painting] = []  # what stands in the gallery, row by row
         super().__init__(
             [
                 widgets.HTML(markup.STYLE),
@@ -99,7 +99,7 @@ class Explorer(widgets.VBox):
             0.88, min=0.05, max=1.5, step=0.01, description="to", continuous_update=False, disabled=True
         )
         self.cut.observe(lambda change: self._truncate(), "value")
-        self.truncation.observe(lambda change: self.paint() if self._shown else None, "value")
+        self.truncation.observe(lambda change: self.paint() if self.shown else None, "value")
         return _row(self.seed, self.next, self.count, self.cut, self.truncation)
 
     def _more(self) -> widgets.Accordion:
@@ -148,7 +148,7 @@ class Explorer(widgets.VBox):
 
     def look(self, row: int, number: int) -> None:
         """Look closer at a picture of the gallery."""
-        painting = self._shown[row]
+        painting = self.shown[row]
         self.worker.ask("look", lambda: self._look(painting, number))
 
     def tell(self, text: str, wrong: bool = False) -> None:
@@ -179,7 +179,7 @@ class Explorer(widgets.VBox):
             self.tell(f"Painting {number} of {len(requests)}: {title} ...")
             painting = self.studio.paint(request)
             shown.append(painting)
-            self._shown = shown.copy()
+            self.shown = shown.copy()
             self.gallery.show(number - 1, title, painting)
             remarks += [remark for remark in painting.remarks if remark not in remarks]
             seconds += painting.seconds
@@ -242,7 +242,7 @@ class Explorer(widgets.VBox):
 
     def _truncate(self) -> None:
         self.truncation.disabled = not self.cut.value
-        if self._shown:
+        if self.shown:
             self.paint()
 
     def _read(self) -> None:
