@@ -57,7 +57,6 @@ def server(request, tmp_path_factory):
         address = f"http://127.0.0.1:{port}/"
     else:
         command = ["jupyterlab", "--no-browser", f"--port={port}", "--IdentityProvider.token=", "--allow-root"]
-        command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
         address = f"http://127.0.0.1:{port}/lab/tree/explorer.ipynb"
     places = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
     environment = {
@@ -154,9 +153,10 @@ def test_a_visitor_types_generates_compares_walks_and_errs(visit, tmp_path):
     page.get_by_label("Another", exact=True).fill("/nowhere")
     page.get_by_label("Another", exact=True).blur()
     button(page, "Add").click()
-    alert = page.get_by_role("alert")
+    alert = page.locator(".t2i-explorer").get_by_role("alert")
     alert.wait_for()
-    assert "no run, checkpoint or shipped weights" in alert.inner_text() and "Traceback" not in page.inner_text("body")
+    told = page.locator(".t2i-explorer").inner_text()
+    assert "no run, checkpoint or shipped weights" in alert.inner_text() and "Traceback" not in told
 
 
 def test_a_closer_look_saves_what_can_be_painted_again(visit, tmp_path):
