@@ -38,9 +38,10 @@ test: setup ## run all tests, and every chapter at scale smoke
 lab: setup ## open the chapters in JupyterLab
 	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
-explorer: setup ## open the caption explorer as a page; kernels that nobody uses end after ten minutes
-	@$(BIN)/python -m voila notebooks/explorer.ipynb --MappingKernelManager.cull_idle_timeout=600 \
-	  --MappingKernelManager.cull_interval=60
+explorer: setup ## open the caption explorer as a page; a kernel ends when nobody has used it for half an hour
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m voila notebooks/explorer.ipynb \
+	  --MappingKernelManager.cull_idle_timeout=1800 --MappingKernelManager.cull_interval=60 \
+	  --MappingKernelManager.cull_connected=True
 
 figures: setup ## rebuild the figures of README and chapters
 	@$(BIN)/t2i figures

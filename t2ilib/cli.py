@@ -107,10 +107,14 @@ def sample(
     from t2ilib.sheets import Captions, check_target, write_sheets
 
     if like is not None:
+        if source is not None and " " in source.strip() and not Path(source).exists():
+            raise InputError(
+                f'"{one_line(source)}": with --like a source stands here, no caption; the picture has its own'
+            )
         given = [name for name in DRAWN if context.get_parameter_source(name).name == "COMMANDLINE"]
         if given:
             named = ", ".join(f"--{name}".replace("_", "-") if name != "captions" else name for name in given)
-            raise InputError(f"--like {like}: says all that is drawn; leave {named} out")
+            raise InputError(f"--like {like}: says all that is drawn; leave {named} out (before it stands a source)")
         echo(_painted_again(like, source, out, device))
         return
     if source is None:
@@ -130,6 +134,8 @@ def _painted_again(like: Path, source: str | None, out: Path, device: str | None
     from t2ilib.explore.receipts import check_target
 
     check_target(out)
+    if out.exists() and out.samefile(like):
+        raise InputError(f"{out}: is the picture that is to be painted again; write to another file (--out)")
     receipt, studio = read_receipt(like), Studio(device)
     picture, made = studio.again(receipt, source)
     save_picture(out, picture, made)

@@ -22,7 +22,7 @@ from t2ilib.data.toy import ATTRIBUTES, parse
 from t2ilib.devices import CPU_BATCH
 from t2ilib.encoders import sees
 from t2ilib.encoders.encoder import PictureEncoder
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, warn
 from t2ilib.files import DATA
 from t2ilib.metrics.diversity import diversity
 from t2ilib.metrics.judge import Judge, load_judge
@@ -91,8 +91,11 @@ class Eyes:
         return [[Verdict(name, shown, said.get(name)) for name, shown in row.items()] for row in rows]
 
     def diversity(self, pictures: np.ndarray) -> float | None:
-        """Return how much pictures of one caption differ: 0 not at all, 1 as training pictures; None for one."""
-        if len(pictures) < 2:
+        """Return how much pictures of one caption differ: 0 not at all, 1 as training pictures.
+
+        None for one picture, and where nobody looks. InputError where the training pictures are not on this machine.
+        """
+        if len(pictures) < 2 or (self.judge is None and self.clip is None):
             return None
         return diversity(self._features(pictures)[None].numpy(), self._spread.numpy())
 
@@ -135,7 +138,12 @@ class Eyes:
             pass  # not there yet, or damaged: made anew
         rows = range(0, len(birds), 256)
         features = torch.cat([self._features(np.asarray(birds.images[row : row + 256])) for row in rows])
-        save_tensors(path, {"features": features.half()}, {})
+        try:
+            save_tensors(path, {"features": features.half()})
+        except OSError as error:
+            warn(
+                f"{path}: cannot be written ({error.strerror or error}); the training pictures are read anew next time"
+            )
         return features
 
     @torch.no_grad()

@@ -18,9 +18,8 @@ STYLE = """<style>
 .t2i-unknown { border: 1px dashed #c0392b; text-decoration: underline wavy #c0392b; }
 .t2i table { border-collapse: collapse; } .t2i td, .t2i th { padding: 0 10px 0 0; text-align: left; }
 .t2i-error { border-left: 4px solid #c0392b; padding-left: 8px; }
-.t2i img { image-rendering: pixelated; margin: 0 4px 4px 0; }
+.t2i img { image-rendering: pixelated; margin: 0 4px 4px 0; display: inline-block; }
 .t2i a { color: var(--jp-content-link-color, #06c); }
-.widget-image, .jupyter-widgets.widget-image { image-rendering: pixelated; }
 </style>"""
 
 
@@ -43,6 +42,7 @@ def plain(content: str) -> str:
 def words(caption: str, unknown: Collection[str]) -> str:
     """Return the words that are read of a caption, those that an encoder does not know marked."""
     found = split_words(caption)
+    unknown = set(unknown)
     shown = [_word(word, word in unknown) for word in found[:SHOWN]]
     more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     return block(("".join(shown) or "no words") + more, "note")
@@ -60,15 +60,20 @@ def row(title: str, measured: str = "") -> str:
     return block(f"<b>{escape(title if len(title) <= 120 else title[:119] + '…')}</b> {escape(measured)}")
 
 
-def about(receipt: Receipt, score: float | None, verdicts: Sequence[Verdict]) -> str:
-    """Return what a picture was painted from, how well it fits, and what is right and wrong of it."""
+def picture(content: bytes, text: str, side: int) -> str:
+    """Return a picture (PNG) as a square of `side` pixels; `text` says what it shows to those who do not see it."""
+    return block(f'<img width="{side}" height="{side}" src="{data_url(content)}" alt="{escape(text[:400])}">')
+
+
+def about(receipt: Receipt, score: float | None, judge: str, verdicts: Sequence[Verdict]) -> str:
+    """Return what a picture was painted from, how well it fits (by which CLIP), what is right and wrong of it."""
     cut = "" if receipt.truncation is None else f", truncation {receipt.truncation:g}"
     lines = [
         f"<b>{escape(receipt.system)}</b>, picture {receipt.number + 1} of {receipt.count}, seed {receipt.seed}{cut}",
         escape(receipt.caption if len(receipt.caption) <= 300 else f"{receipt.caption[:299]}…") or "(no caption)",
     ]
     if score is not None:
-        lines.append(f"CLIP score {score:.1f}, by a CLIP that taught nobody")
+        lines.append(f"CLIP score {score:.1f} by {escape(judge)}")
     return block("<br>".join(lines) + _table(verdicts))
 
 
@@ -96,6 +101,14 @@ def neighbours(found: Sequence[Neighbour]) -> str:
         for each in found
     ]
     return block(f"Nearest training pictures, by the cosine of features:<br>{''.join(cells)}")
+
+
+def way(strip: bytes, moving: bytes, steps: int) -> str:
+    """Return the pictures of a walk as a strip (PNG), and moving (GIF)."""
+    return block(
+        f'<img style="max-width: 100%; width: {steps * 112}px" src="{data_url(strip)}" alt="{steps} pictures on the '
+        f'way"><br><img width="128" src="{data_url(moving, "image/gif")}" alt="the same, moving">'
+    )
 
 
 def download(content: bytes, name: str, text: str, kind: str = "image/png") -> str:

@@ -5,6 +5,8 @@
 
 import io
 import json
+import re
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from t2ilib.sampling import check_drawing
 from t2ilib.sheets import CAPTION_LIMIT, check_replaceable
 
 KEY = "t2ilib"  # of the PNG's text chunk
+SIDE = 4096  # pixels of a saved picture, at most
+DIGEST = re.compile("[0-9a-f]{64}")
 KINDS = {"caption": str, "system": str, "weights": str, "seed": int, "number": int, "count": int}
 
 
@@ -44,6 +48,10 @@ class Receipt:
         if type(self.truncation) not in (float, int, type(None)):
             raise InputError(f"truncation = {one_line(repr(self.truncation))}: must be a number, or None")
         check_caption(self.caption)
+        if not self.system.strip() or not DIGEST.fullmatch(self.weights):
+            raise InputError(
+                f"system, weights = {one_line(self.system)}, {one_line(self.weights)}: a name, and a SHA-256"
+            )
         check_drawing(self.seed, self.count, self.truncation)
         if not 0 <= self.number < self.count:
             raise InputError(f"number = {self.number}: must be at least 0 and below count = {self.count}")
@@ -94,7 +102,10 @@ def read_receipt(path: str | Path) -> Receipt:
         )
     remedy = "give a PNG that the explorer saved, or write its caption out"
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with warnings.catch_warnings(), Image.open(path, formats=["PNG"]) as picture:
+            warnings.simplefilter("ignore")  # it is refused or read
+            if max(picture.size) > SIDE:
+                raise ValueError(f"{picture.width} x {picture.height} pixels")
             picture.load()  # text may stand behind the pixels
             text = picture.text.get(KEY)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -27,11 +28,14 @@ from t2ilib.files import WEIGHTS, sha256
 from t2ilib.models import SYSTEMS
 from t2ilib.pictures import to_uint8
 from t2ilib.sampling import Sampler, check_drawing, load_sampler, weights_file
+from t2ilib.training import Run
 from t2ilib.training.checkpoints import read_about
+from t2ilib.training.recipe import TRAINED_HERE
 
 KEPT = 8  # systems in memory; the one that was used longest ago goes first
 HALF_TRAINED = "_start"  # how shipped weights are called that training goes on from
 MOST = 64  # pictures of one request
+LONGEST_WORD = 100  # characters that can be put in a word's place
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Painting:
 @dataclass(frozen=True)
 class _Loaded:
     sampler: Sampler
+    path: Path
     stamp: tuple  # of the file, when it was read
     weights: str
 
@@ -106,16 +111,23 @@ class Studio:
     def again(self, receipt: Receipt, source: str | None = None) -> tuple[np.ndarray, Receipt]:
         """Return the picture (H, W, 3) uint8 of a receipt, painted anew, and its receipt; with a `source`, by that.
 
-        InputError where the weights of the receipt's name are no longer those that it names.
+        Without one only shipped weights are opened: a stranger's picture does not choose among the files of a machine.
+        InputError for other ones, and where weights of that name are no longer those of the receipt.
         """
         asked = Request(receipt.caption, source or receipt.system, receipt.seed, receipt.count, receipt.truncation)
-        with self._lock:
-            if source is None and self._open(asked.system).weights != receipt.weights:
+        if source is None:
+            shipped = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
+            name = one_line(asked.system, 200)
+            if asked.system not in shipped:
                 raise InputError(
-                    f"{asked.system}: other weights than the picture was painted with (SHA-256 "
-                    f"{receipt.weights[:12]}...); put those there, or name {asked.system} to paint with what is there"
+                    f"{name}: what painted the picture is no shipped weights; name it, or others, as source"
                 )
-            painting = self.paint(asked)
+            if sha256(shipped[asked.system]) != receipt.weights:
+                raise InputError(
+                    f"{name}: other weights than the picture was painted with (SHA-256 {receipt.weights[:12]}...); "
+                    f"put those there, or name {name} as the source to paint with what is there"
+                )
+        painting = self.paint(asked)
         return painting.pictures[receipt.number], painting.receipt(receipt.number)
 
     def walk(self, first: Request, last: Request, steps: int = 8) -> np.ndarray:
@@ -145,19 +157,22 @@ class Studio:
         """Return who looks at the pictures of a system: the judges of its recipe, and its training pictures."""
         with self._lock:
             sampler = self._open(source).sampler
-            key = (sampler.recipe.data.source, sampler.recipe.data.size, repr(sampler.recipe.encoder("judge")))
+            judge = sampler.recipe.encoder("judge")
+            own = sampler.folder if judge[1].name == TRAINED_HERE else None
+            key = (repr(sampler.recipe.data), repr(judge), own)
             if key not in self._eyes:
                 self._eyes[key] = eyes_of(sampler, self._lock)
+            while len(self._eyes) > KEPT:
+                self._eyes.pop(next(iter(self._eyes)))
             return self._eyes[key]
 
     def _open(self, source: str) -> _Loaded:
         with self._lock:
-            path, _ = weights_file(source)
-            found = path.stat()
-            stamp = (path, found.st_size, found.st_mtime_ns)
             loaded = self._loaded.get(source)
-            if loaded is None or loaded.stamp != stamp:  # a run that goes on has newer weights
-                loaded = _Loaded(load_sampler(source, self.device), stamp, sha256(path))
+            if loaded is None or loaded.stamp != _stamp(loaded.path, source):  # a run that goes on has newer weights
+                path, _ = weights_file(source)
+                stamp = _stamp(path, source)
+                loaded = _Loaded(load_sampler(path, self.device), path, stamp, sha256(path))
                 self._loaded[source] = loaded
             self._loaded.move_to_end(source)
             while len(self._loaded) > KEPT:
@@ -191,10 +206,20 @@ def swap(caption: str, word: str, other: str) -> str:
     """Return a caption with one of its words exchanged; InputError where it is not there or nothing is given for it."""
     if not word.strip() or not other.strip():
         raise InputError("choose a word of the caption, and another for its place")
-    place = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+    if len(other) > LONGEST_WORD:
+        raise InputError(f"{len(other):,} characters in a word's place; give at most {LONGEST_WORD}")
+    caption, word = normalize("NFC", caption), normalize("NFC", word)
+    place = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
     if not place.search(caption):
         raise InputError(f'"{one_line(word, 40)}": no word of the caption; choose one that stands there')
     return place.sub(lambda _: other.strip(), caption)
+
+
+def _stamp(path: Path, source: str) -> tuple:
+    """Return what changes when a file does, or when the run that `source` names has another newest checkpoint."""
+    found = path.stat() if path.is_file() else None
+    newest = Run(path.parents[1]).checkpoints()[-1:] if path.parent.name == "checkpoints" else []
+    return path, found and (found.st_size, found.st_mtime_ns), source.endswith(".safetensors") or newest
 
 
 def _noise(sampler: Sampler, request: Request) -> Tensor:

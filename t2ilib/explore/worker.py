@@ -18,14 +18,21 @@ class Worker:
     def __init__(self, failed: Callable[[str], None]):
         self._failed = failed
         self._waiting: dict[str, Job] = {}
+        self._later: set[str] = set()
         self._doing: str | None = None
         self._news = Condition()
         self._thread: Thread | None = None
 
-    def ask(self, kind: str, job: Job) -> None:
-        """Have `job` done, after what waits already."""
+    @property
+    def busy(self) -> bool:
+        """Whether something is being done."""
+        return self._doing is not None
+
+    def ask(self, kind: str, job: Job, later: bool = False) -> None:
+        """Have `job` done, after what waits already; `later`: when nothing else waits."""
         with self._news:
             self._waiting[kind] = job
+            (self._later.add if later else self._later.discard)(kind)
             if self._thread is None:
                 self._thread = Thread(target=self._work, name="explorer", daemon=True)
                 self._thread.start()
@@ -45,7 +52,9 @@ class Worker:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._waiting)
-                self._doing = next(iter(self._waiting))
+                self._doing = next(
+                    (kind for kind in self._waiting if kind not in self._later), next(iter(self._waiting))
+                )
                 job = self._waiting.pop(self._doing)
             try:
                 job()

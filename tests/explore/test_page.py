@@ -94,7 +94,8 @@ def visit(server, browser):
         page.on("console", lambda told: heard(told, wrong))
         page.goto(address, timeout=PATIENCE)
         if kind == "lab":
-            page.locator(".jp-Notebook .jp-CodeCell").first.click()
+            page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")  # a kernel
+            page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
             page.keyboard.press("Shift+Enter")
         button(page, "Generate").wait_for()
         return page
@@ -140,13 +141,13 @@ def test_a_visitor_types_generates_compares_walks_and_errs(visit, tmp_path):
     page.get_by_text("xylophone (unknown)").wait_for()
     second = generate(page)
     assert len(second) == 4 and not set(first) & set(second)
-    page.get_by_text("Change one word").click()
+    button(page, "Change one word").click()
     page.get_by_label("Word", exact=True).select_option("blue")
     page.get_by_label("instead", exact=True).fill("yellow")
     page.get_by_label("instead", exact=True).blur()
     both = generate(page, "Paint both")
     assert len(both) == 8
-    page.get_by_text("Walk between two captions").click()
+    button(page, "Walk between two captions").click()
     button(page, "Walk").click()
     page.get_by_alt_text("the same, moving").wait_for()
     assert page.get_by_alt_text("8 pictures on the way").is_visible()
@@ -162,7 +163,7 @@ def test_a_visitor_types_generates_compares_walks_and_errs(visit, tmp_path):
 def test_a_closer_look_saves_what_can_be_painted_again(visit, tmp_path):
     page = visit()
     generate(page)
-    button(page, "Look closer").nth(1).click()
+    button(page, "Look closer at 2").click()
     link = page.get_by_text("Save this picture with its recipe")
     link.wait_for()
     with page.expect_download() as download:
@@ -200,4 +201,7 @@ def test_it_fits_a_narrow_window_and_keys_reach_everything(visit):
     for _ in range(30):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.innerText || document.activeElement.value || ''").strip())
-    assert {"Generate", "Random caption", "Next seed", "Look closer"} <= reached
+    assert {"Generate", "Random caption", "Next seed", "Look closer at 1", "Walk between two captions"} <= reached
+    button(page, "Change one word").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("instead", exact=True).wait_for()

@@ -14,6 +14,7 @@ from t2ilib.cli import app
 from t2ilib.errors import InputError
 from t2ilib.explore import Receipt, Request, Studio, read_receipt, save_picture
 from t2ilib.explore.receipts import KEY
+from t2ilib.files import WEIGHTS
 
 GIVEN = Receipt('a "red" bird, früh am Morgen.', "dfgan_toy", "ab" * 32, seed=3, number=1, count=2, truncation=0.5)
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -50,6 +51,9 @@ def test_a_receipt_comes_back_with_its_picture(tmp_path):
         ({"caption": "a" * 10_001}, "caption: 10,001 bytes"),
         ({"caption": "\ud800"}, "half a character"),
         ({"weights": None}, "weights = None"),
+        ({"weights": "0" * 63}, "a name, and a SHA-256"),
+        ({"weights": "G" * 64}, "a name, and a SHA-256"),
+        ({"system": " "}, "a name, and a SHA-256"),
     ],
 )
 def test_what_nothing_can_be_painted_from_is_refused(change, message, tmp_path):
@@ -107,6 +111,14 @@ def test_a_bomb_of_text_is_refused(tmp_path):
         read_receipt(tmp_path / "b.png")
 
 
+def test_a_picture_of_impossible_size_is_refused_before_it_is_decoded(tmp_path):
+    Image.new("1", (4097, 1)).save(tmp_path / "wide.png")
+    Image.new("1", (16_000, 11_000)).save(tmp_path / "bomb.png")  # a few kilobytes, hundreds of megabytes in RGB
+    for name in ("wide.png", "bomb.png"):
+        with pytest.raises(InputError, match=rf"{name}: not a whole PNG \(\d+ x \d+ pixels\)"):
+            read_receipt(tmp_path / name)
+
+
 def test_other_files_are_not_replaced(tmp_path):
     (tmp_path / "a.png").write_text("my notes")
     with pytest.raises(InputError, match="exists, and is no PNG"):
@@ -156,9 +168,29 @@ def test_weights_that_have_changed_are_named(kept, tmp_path):
     assert not (tmp_path / "b.png").exists()
 
 
+def test_a_strangers_picture_opens_no_files(kept, tmp_path):
+    """What its receipt names is opened only when whoever runs the command names it, too."""
+    path = tmp_path / "run.safetensors"
+    path.write_bytes((WEIGHTS / "gancls_toy.safetensors").read_bytes())
+    own = read_receipt(kept)
+    picture = save_picture(tmp_path / "a.png", np.asarray(Image.open(kept)), replace(own, system=str(path)))
+    found = run("--like", picture, "--out", tmp_path / "b.png", "--device", "cpu")
+    assert isinstance(found.exception, InputError) and "is no shipped weights; name it" in str(found.exception)
+    assert run(path, "--like", picture, "--out", tmp_path / "b.png", "--device", "cpu").exit_code == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), np.asarray(Image.open(kept)))
+
+
+def test_the_picture_itself_is_not_replaced(kept, tmp_path):
+    before = kept.read_bytes()
+    found = run("dfgan_toy", "--like", kept, "--out", kept)
+    assert isinstance(found.exception, InputError) and "is the picture that is to be painted" in str(found.exception)
+    assert kept.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["a red bird", "--like", "a.png"], "with --like a source stands here, no caption"),
         (["dfgan_toy", "a caption", "--like", "a.png"], "leave captions out"),
         (["--like", "a.png", "--seed", "3", "--per-caption", "2"], "leave --per-caption, --seed out"),
         (["--like", "a.png", "--truncation", "1"], "leave --truncation out"),

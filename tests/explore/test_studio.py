@@ -9,17 +9,29 @@ import pytest
 import torch
 
 from t2ilib.data import toy
+from t2ilib.encoders.tokens import split_words
 from t2ilib.errors import InputError
 from t2ilib.explore import Request, Studio
 from t2ilib.explore import studio as module
 from t2ilib.explore.looking import Eyes
 from t2ilib.explore.studio import KEPT, arc, changed
-from t2ilib.files import WEIGHTS
+from t2ilib.experiment import run_recipe
+from t2ilib.files import WEIGHTS, sha256
 from t2ilib.metrics.diversity import diversity
 from t2ilib.metrics.judge import load_judge
 from t2ilib.pictures import to_float, to_uint8
 from t2ilib.sampling import load_sampler
+from t2ilib.training import Run, load_recipe
 
+TINY = {
+    "data.options": {"train": 48, "validation": 8, "test": 24},
+    "model.ngf": 4,
+    "model.ndf": 4,
+    "model.batch_size": 8,
+    "training.steps": 2,
+    "training.checkpoint_every": 2,
+    "evaluation.n": 8,
+}
 ASKED = Request("a red bird with black wings.", "gancls_toy", seed=4, count=3, truncation=0.9)
 
 
@@ -38,7 +50,8 @@ def test_it_paints_as_the_sampler_does(studio):
     painting = studio.paint(ASKED)
     expected = load_sampler("gancls_toy", "cpu").sample([ASKED.caption], 4, 3, 0.9)
     assert np.array_equal(painting.pictures, to_uint8(expected)) and painting.remarks == ()
-    assert np.array_equal(studio.again(painting.receipt(1))[0], painting.pictures[1])
+    again, receipt = studio.again(painting.receipt(1))
+    assert np.array_equal(again, painting.pictures[1]) and receipt == painting.receipt(1)
     assert painting.seconds > 0 and len(painting.weights) == 64
 
 
@@ -62,6 +75,27 @@ def test_a_model_is_loaded_once_and_again_when_its_file_is_new(tmp_path, monkeyp
     assert own.open(str(path)) is first and len(loaded) == 1
     os.utime(path, ns=(1, 1))
     assert own.open(str(path)) is not first and len(loaded) == 2
+
+
+def test_the_weights_of_a_run_that_goes_on_are_read_again(tmp_path):
+    folder, own = tmp_path / "run", Studio("cpu")
+    recipe = load_recipe("gancls_toy", **TINY)
+    list(run_recipe(recipe, folder))
+    asked = replace(ASKED, system=str(folder))
+    first = own.paint(asked)
+    assert own.open(str(folder)) is own.open(str(folder)) and own.paint(asked).weights == first.weights
+    list(run_recipe(recipe.override(**{"training.steps": 4}), folder))
+    second = own.paint(asked)
+    assert second.weights == sha256(Run(folder).checkpoints()[-1]) != first.weights
+    assert not np.array_equal(first.pictures, second.pictures)
+
+
+def test_eyes_are_shared_by_systems_of_one_data_set_and_judge_alone(studio, monkeypatch):
+    assert studio.eyes("gancls_toy") is studio.eyes("wgan_toy")
+    sampler = studio.open("gancls_toy")
+    other = replace(sampler, recipe=sampler.recipe.override(**{"data.split": "validation"}))
+    monkeypatch.setitem(studio._loaded, "another", replace(studio._open("gancls_toy"), sampler=other))
+    assert studio.eyes("another") is not studio.eyes("gancls_toy")
 
 
 def test_the_one_used_longest_ago_makes_room(monkeypatch):
@@ -147,15 +181,25 @@ def test_one_word_is_exchanged_and_nothing_else():
     for pair in (("", "blue"), ("red", " ")):
         with pytest.raises(InputError, match="choose a word"):
             changed(asked, *pair)
+    with pytest.raises(InputError, match="1,000,000 characters in a word's place; give at most 100"):
+        changed(asked, "red", "x" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "caption", ["a rouge-gorge", "a re\u0301d bird", "a red_winged bird", "A RED bird", "3 red birds"]
+)
+def test_every_word_that_is_shown_can_be_exchanged(caption):
+    for word in split_words(caption):
+        assert "blue" in changed(replace(ASKED, caption=caption), word, "blue").caption
 
 
 def test_alternatives_mean_something_else_of_the_same_kind():
     assert toy.alternatives("Silver") == ["red", "yellow", "green", "blue", "brown", "black", "white", "orange"]
     assert toy.alternatives("tiny") == ["large"] and toy.alternatives("twig") == ["rock", "grass"]
     assert toy.alternatives("bird") == toy.alternatives("the") == toy.alternatives("xylophone") == []
-    for word in ("red", "barred", "long", "sunset", "spots"):
-        for other in toy.alternatives(word):
-            assert word in toy.alternatives(other) or toy.alternatives(other)
+    for word in ("red", "barred", "long", "sunset", "bars"):  # the first of their meaning
+        assert toy.alternatives(word)
+        assert all(word in toy.alternatives(other) and other != word for other in toy.alternatives(word))
 
 
 # ---- eyes --------------------------------------------------------------------------------------------------------
@@ -225,6 +269,7 @@ def test_diversity_is_that_of_the_metric(eyes, birds):
 
 def test_without_judges_nothing_is_claimed(birds):
     blind = Eyes(None, None, lambda: birds)
+    assert blind.diversity(birds.images[:3]) is None
     assert blind.scores(birds.images[:2], "a bird") is None and blind.verdicts(birds.images[:2], "a bird") == [[], []]
     with pytest.raises(InputError, match="nobody is there"):
         blind.nearest(birds.images[:1])

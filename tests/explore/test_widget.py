@@ -42,10 +42,16 @@ def said(explorer):
     return unescape(re.sub(r"<[^>]+>", "", explorer.status.value))
 
 
+def image_of(content):
+    """The picture in a piece of HTML."""
+    (found,) = re.findall(r'src="data:image/png;base64,([^"]+)"', content)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found))))
+
+
 def shown(explorer):
     """The pictures of every row, as arrays (count, H, W, 3)."""
     rows = explorer.gallery.children[1::2]
-    return [np.stack([np.asarray(Image.open(io.BytesIO(cell.picture.value))) for cell in row.children]) for row in rows]
+    return [np.stack([image_of(cell.picture.value) for cell in row.children]) for row in rows]
 
 
 def failed(explorer):
@@ -150,18 +156,29 @@ def test_a_closer_look_tells_and_saves(explorer, shared, tmp_path, monkeypatch):
     press(explorer, explorer.generate)
     explorer.gallery.children[1].children[2].button.click()
     assert explorer.worker.wait(PATIENCE)
-    (box, near) = explorer.closer.children
-    large, (about, link) = box.children[0], box.children[1].children
-    path = tmp_path / "a.png"
-    content = re.search(r'href="data:image/png;base64,([^"]+)" download="([^"]+)"', link.value)
+    closer, path = explorer.closer, tmp_path / "a.png"
+    content = re.search(r'href="data:image/png;base64,([^"]+)" download="([^"]+)"', closer.link.value)
     path.write_bytes(base64.b64decode(content[1]))
     painting = shared.paint(Request(RED, "gancls_toy", count=4))
-    assert content[2] == "a-red-bird-with-black-wings_gancls_toy_0_2.png" and large.value == path.read_bytes()
+    assert content[2] == "a-red-bird-with-black-wings_gancls_toy_0_2.png" and f'alt="{RED}"' in closer.picture.value
     assert read_receipt(path) == painting.receipt(2)
-    assert np.array_equal(np.asarray(Image.open(path)), painting.pictures[2])
-    verdicts = eyes.verdicts(painting.pictures[2:3], RED)[0]
-    assert about.value == markup.about(painting.receipt(2), eyes.scores(painting.pictures[2:3], RED)[0], verdicts)
-    assert near.value.count("<img") == 4 and "&lt;bird&gt;" in near.value and "<bird>" not in near.value
+    for picture in (np.asarray(Image.open(path)), image_of(closer.picture.value)):
+        assert np.array_equal(picture, painting.pictures[2])
+    score, verdicts = eyes.scores(painting.pictures[2:3], RED)[0], eyes.verdicts(painting.pictures[2:3], RED)[0]
+    assert closer.about.value == markup.about(painting.receipt(2), score, "toy-clip-resnet", verdicts)
+    assert closer.near.value.count("<img") == 4
+    assert "&lt;bird&gt;" in closer.near.value and "<bird>" not in closer.near.value
+
+
+def test_a_closer_look_that_fails_says_so_where_it_is(explorer, shared, monkeypatch):
+    monkeypatch.setattr(
+        shared.eyes("gancls_toy"), "nearest", lambda pictures: (_ for _ in ()).throw(InputError("gone"))
+    )
+    press(explorer, explorer.generate)
+    explorer.gallery.children[1].children[0].button.click()
+    assert explorer.worker.wait(PATIENCE)
+    assert 'role="alert"' in explorer.closer.near.value and "gone" in explorer.closer.near.value
+    assert "CLIP score" in explorer.closer.about.value and not failed(explorer)
 
 
 def test_a_walk_is_a_strip_and_a_moving_picture(explorer, shared):
@@ -185,6 +202,7 @@ def test_a_checkpoint_is_added_and_chosen(explorer, tmp_path):
     assert explorer.systems.value == ("gancls_toy", str(path)) and str(path) in explorer.systems.options
     press(explorer, explorer.generate)
     assert len(shown(explorer)) == 2 and not failed(explorer)
+    assert explorer.shown[1].request.system == str(path)
     for wrong, message in {"": "Name a run folder", str(tmp_path / "none"): "no run, checkpoint or shipped"}.items():
         explorer.other.value = wrong
         press(explorer, explorer.add)
@@ -208,6 +226,39 @@ def test_every_caption_gets_an_answer(explorer, caption, message, wrong):
     press(explorer, explorer.generate)
     assert message in said(explorer) and failed(explorer) == wrong and "<script" not in explorer.status.value
     assert len(explorer.tokens.value) < 20_000 and "<script" not in explorer.tokens.value
+
+
+def test_the_next_seed_repeats_what_was_asked_last(explorer, shared):
+    explorer.instead.value = "blue"
+    press(explorer, explorer.change)
+    explorer.seed.value = explorer.seed.max
+    press(explorer, explorer.next)
+    assert explorer.seed.value == 0 and len(shown(explorer)) == 2
+    assert np.array_equal(shown(explorer)[1], shared.paint(Request(RED.replace("red", "blue"), "gancls_toy")).pictures)
+
+
+def test_a_word_that_was_chosen_stays_while_it_is_there(explorer):
+    explorer.word.value, explorer.instead.value = "black", "violet"
+    explorer.caption.value = "a tiny red bird with black wings"
+    assert explorer.word.value == "black" and explorer.instead.value == "violet"
+    explorer.caption.value = "a tiny red bird"
+    assert explorer.word.value == "tiny" and explorer.instead.value == "large"
+
+
+def test_drawers_open_and_close(explorer):
+    for button, drawer in zip(explorer.drawers, explorer.children[4].children[1:], strict=True):
+        for wanted in (True, False):
+            button.value = wanted
+            assert (drawer.layout.display != "none") == wanted
+
+
+def test_a_page_for_strangers_opens_no_files(shared):
+    def buttons(explorer):
+        return {each.description for box in explorer.children if hasattr(box, "children") for each in box.children
+                if hasattr(each, "description")}  # fmt: skip
+
+    assert "Add" in buttons(Explorer(RED, ["gancls_toy"], shared))
+    assert "Add" not in buttons(Explorer(RED, ["gancls_toy"], shared, others=False))
 
 
 def test_no_system_is_an_answer_too(explorer):
@@ -237,22 +288,78 @@ def test_explorers_of_a_process_share_one_studio():
 
 
 def test_pressing_returns_at_once_and_the_newest_wins(explorer, monkeypatch):
-    gate, asked = threading.Event(), []
-    paint = explorer.studio.paint
-    monkeypatch.setattr(
-        explorer.studio,
-        "paint",
-        lambda request: (gate.wait(PATIENCE) and asked.append(request.caption)) or paint(request),
-    )
+    begun, gate, asked, paint = threading.Event(), threading.Event(), [], explorer.studio.paint
+
+    def slow(request):
+        begun.set()
+        gate.wait(PATIENCE)
+        asked.append(request.caption)
+        return paint(request)
+
+    monkeypatch.setattr(explorer.studio, "paint", slow)
     for caption in ("first", "second", "third"):
         explorer.caption.value = caption
         explorer.generate.click()
-        if caption == "first":
-            while explorer.worker._waiting:  # until it is begun
-                pass
-    assert "Painting 1 of 1" in said(explorer) and "third" in explorer.tokens.value  # typing went on
+        assert begun.wait(PATIENCE)
+    assert "One moment" in said(explorer) and "third" in explorer.tokens.value  # typing went on
     gate.set()
     assert explorer.worker.wait(PATIENCE) and asked == ["first", "third"]
+
+
+def test_when_a_later_system_fails_no_older_pictures_stay(explorer, shared, monkeypatch):
+    explorer.systems.value = ("gancls_toy", "wgan_toy")
+    press(explorer, explorer.generate)
+    paint = shared.paint
+
+    def half(request):
+        if request.system == "wgan_toy":
+            raise InputError("wgan_toy: damaged")
+        return paint(request)
+
+    monkeypatch.setattr(shared, "paint", half)
+    explorer.caption.value = "a blue bird."
+    press(explorer, explorer.generate)
+    assert failed(explorer) and "wgan_toy: damaged" in said(explorer)
+    (own,) = shown(explorer)
+    assert np.array_equal(own, paint(Request("a blue bird.", "gancls_toy")).pictures) and len(explorer.shown) == 1
+    assert "CLIP score" in explorer.gallery.children[0].value  # measured all the same
+
+
+def test_numbers_stand_beside_their_own_pictures_alone(explorer, shared):
+    """A painting that was replaced before it was measured is measured for nothing."""
+    old, new = (shared.paint(Request(caption, "gancls_toy")) for caption in (RED, "a blue bird."))
+    explorer.gallery.show(0, "old", old)
+    explorer.gallery.show(0, "new", new)
+    before = explorer.gallery.rows[0].heading.value
+    explorer.gallery.measured(old, shared.eyes("gancls_toy"))
+    assert explorer.gallery.rows[0].heading.value == before
+    explorer.gallery.measured(new, shared.eyes("gancls_toy"))
+    assert "CLIP score" in explorer.gallery.rows[0].heading.value
+
+
+def test_typing_while_the_thread_reads_too_leaves_the_last_words(explorer):
+    captions = [f"a {word} bird with {other} wings" for word in toy.COLOURS for other in toy.COLOURS]
+    threads = [threading.Thread(target=lambda: [explorer._read() for _ in range(60)]) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for caption in captions:
+        explorer.caption.value = caption
+    for each in threads:
+        each.join()
+    last = captions[-1].split()
+    assert set(explorer.word.options) == set(last) and explorer.word.value in last
+    assert [text for text in re.findall(r"<span[^>]*>([^<]*)</span>", explorer.tokens.value)] == last
+
+
+def test_what_waits_and_is_not_urgent_is_done_last():
+    begun, gate, done = threading.Event(), threading.Event(), []
+    worker = Worker(done.append)
+    worker.ask("first", lambda: begun.set() or gate.wait(PATIENCE))
+    assert begun.wait(PATIENCE) and worker.busy
+    for kind, later in {"measure": True, "paint": False, "walk": False}.items():
+        worker.ask(kind, lambda kind=kind: done.append(kind), later)
+    gate.set()
+    assert worker.wait(PATIENCE) and done == ["paint", "walk", "measure"] and not worker.busy
 
 
 def test_a_failure_is_one_sentence_and_the_next_job_is_done(caplog):
