@@ -11,11 +11,11 @@ import torch
 from t2ilib.data import toy
 from t2ilib.encoders.tokens import split_words
 from t2ilib.errors import InputError
+from t2ilib.experiment import run_recipe
 from t2ilib.explore import Request, Studio
 from t2ilib.explore import studio as module
 from t2ilib.explore.looking import Eyes
 from t2ilib.explore.studio import KEPT, arc, changed
-from t2ilib.experiment import run_recipe
 from t2ilib.files import WEIGHTS, sha256
 from t2ilib.metrics.diversity import diversity
 from t2ilib.metrics.judge import load_judge
