@@ -102,12 +102,13 @@ def read_receipt(path: str | Path) -> Receipt:
         )
     remedy = "give a PNG that the explorer saved, or write its caption out"
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=["PNG"]) as picture:
-            warnings.simplefilter("ignore")  # it is refused or read
-            if max(picture.size) > SIDE:
-                raise ValueError(f"{picture.width} x {picture.height} pixels")
-            picture.load()  # text may stand behind the pixels
-            text = picture.text.get(KEY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd about it: it is refused or read
+            with Image.open(path, formats=["PNG"]) as picture:
+                if max(picture.size) > SIDE:
+                    raise ValueError(f"{picture.width} x {picture.height} pixels")
+                picture.load()  # text may stand behind the pixels
+                text = picture.text.get(KEY)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a whole PNG ({one_line(error, 80)}); {remedy}") from None
     if text is None:

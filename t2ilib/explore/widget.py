@@ -98,7 +98,7 @@ class Explorer(widgets.VBox):
             placeholder="run folder or checkpoint file", description="Another", style=NAMED, continuous_update=False
         )
         self.add = _button("Add", "load this run or checkpoint and choose it, too")
-        self.add.on_click(lambda button: self.open(self.other.value.strip()))
+        self.add.on_click(lambda button: self.choose(self.other.value.strip()))
         return _row(self.systems, *([self.other, self.add] if self._others else []))
 
     def _noise_box(self) -> widgets.Box:
@@ -116,7 +116,7 @@ class Explorer(widgets.VBox):
 
     def _more(self) -> widgets.VBox:
         self.word = widgets.Dropdown(description="Word", style=NAMED)
-        self.word.observe(lambda change: self._alternatives(), "value")
+        self.word.observe(self._alternatives, "value")
         self.instead = widgets.Combobox(placeholder="another word", description="instead", ensure_option=False)
         self.change = _button("Paint both", "the caption and the changed one, with the same noise")
         self.change.on_click(lambda button: self.compare())
@@ -175,7 +175,7 @@ class Explorer(widgets.VBox):
         self._wait()
         self.worker.ask("walk", lambda: self._walk(first, last))
 
-    def open(self, name: str) -> None:
+    def choose(self, name: str) -> None:
         """Load a run or a checkpoint, and choose it, too."""
         if not name:
             self.tell("Name a run folder or a checkpoint file first.", wrong=True)
@@ -251,9 +251,8 @@ class Explorer(widgets.VBox):
         self.studio.open(name)
         with self._lock:
             chosen = tuple(dict.fromkeys([*self.systems.value, name]))
-            with self.systems.hold_trait_notifications():
-                self.systems.options = tuple(dict.fromkeys([*self.systems.options, name]))  # which drops the choice
-                self.systems.value = chosen
+            self.systems.options = tuple(dict.fromkeys([*self.systems.options, name]))  # which drops the choice
+            self.systems.value = chosen
         self.tell(f"{name} is loaded and chosen.")
 
     def _next(self) -> None:
@@ -272,11 +271,14 @@ class Explorer(widgets.VBox):
             found = list(dict.fromkeys(split_words(caption[:2000])))[: markup.SHOWN]
             if list(self.word.options) != found:
                 known = next((word for word in found if toy.alternatives(word)), None)
-                chosen = self.word.value if self.word.value in found else known
+                before = self.word.value
+                self.word.unobserve(self._alternatives, "value")  # new options alone choose the first
                 self.word.options = found
-                self.word.value = chosen
+                self.word.value = before if before in found else known
+                self.word.observe(self._alternatives, "value")
+                self._alternatives()
 
-    def _alternatives(self) -> None:
+    def _alternatives(self, _change: dict | None = None) -> None:
         options = tuple(toy.alternatives(self.word.value or ""))
         if options != self.instead.options:
             self.instead.options = options

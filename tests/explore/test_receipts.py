@@ -2,6 +2,7 @@
 
 import json
 import struct
+import warnings
 import zlib
 from dataclasses import asdict, replace
 
@@ -111,11 +112,16 @@ def test_a_bomb_of_text_is_refused(tmp_path):
         read_receipt(tmp_path / "b.png")
 
 
-def test_a_picture_of_impossible_size_is_refused_before_it_is_decoded(tmp_path):
+def test_a_picture_of_impossible_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     Image.new("1", (4097, 1)).save(tmp_path / "wide.png")
     Image.new("1", (16_000, 11_000)).save(tmp_path / "bomb.png")  # a few kilobytes, hundreds of megabytes in RGB
+    monkeypatch.setattr(Image.Image, "load", lambda picture: pytest.fail("it was decoded"))
     for name in ("wide.png", "bomb.png"):
-        with pytest.raises(InputError, match=rf"{name}: not a whole PNG \(\d+ x \d+ pixels\)"):
+        with (
+            warnings.catch_warnings(),
+            pytest.raises(InputError, match=rf"{name}: not a whole PNG \(\d+ x \d+ pixels\)"),
+        ):
+            warnings.simplefilter("error")
             read_receipt(tmp_path / name)
 
 

@@ -29,7 +29,10 @@ TINY = {
     "model.ndf": 4,
     "model.batch_size": 8,
     "training.steps": 2,
+    "training.log_every": 2,
+    "training.sample_every": 2,
     "training.checkpoint_every": 2,
+    "training.evaluate_every": 2,
     "evaluation.n": 8,
 }
 ASKED = Request("a red bird with black wings.", "gancls_toy", seed=4, count=3, truncation=0.9)
