@@ -174,6 +174,7 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "dfgan_cub100": partial(samples, "dfgan_cub100"),
     "dfgan_cub100_curves": partial(curves, "dfgan_cub100"),
     "dfgan_cub100_clip": partial(samples, "dfgan_cub100_clip"),
+    "galip_cub100": partial(samples, "galip_cub100"),
     "clip_sweep": clip_sweep,
     "budget": budget,
     **tables.TABLES,
