@@ -6,20 +6,29 @@ What the browser needs to show them comes on top.
 """
 
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 from step import RESULTS
 
-from t2ilib.explore import Explorer, Studio
+from t2ilib.explore import Explorer, Studio, looking, markup
 from t2ilib.files import write_json
 from t2ilib.provenance import environment
 
 
 def main(repeats: int = 20, systems: tuple[str, ...] = ()) -> None:
     """Measure, print and write."""
+    with tempfile.TemporaryDirectory() as folder:
+        looking.MEMORY = Path(folder)
+        _measure(repeats, systems)
+
+
+def _measure(repeats: int, systems: tuple[str, ...]) -> None:
     Explorer(shared=Studio())  # what a process imports and builds for its first explorer
-    rows, studio = [], Studio()
-    for name in systems or studio.systems():
+    rows = []
+    for name in systems or Studio().systems():
+        studio = Studio()  # nothing is loaded, and nobody has looked at the training pictures
         explorer = Explorer(systems=[name], shared=studio)
         row = {"system": name, "first, loading": waited(explorer, explorer.generate, "paint")}
         later = [waited(explorer, explorer.next, "paint") for _ in range(repeats)]
@@ -40,6 +49,8 @@ def waited(explorer: Explorer, button, kind: str) -> float:
     explorer.worker.wait(kind=kind)
     spent = time.perf_counter() - start
     explorer.worker.wait()
+    if "alert" in explorer.status.value:
+        raise RuntimeError(markup.plain(explorer.status.value))
     return spent
 
 

@@ -31,6 +31,7 @@ from t2ilib.pictures import to_float
 from t2ilib.sampling import Sampler
 from t2ilib.weights import save_tensors
 
+MEMORY = DATA / "neighbours"  # where features of training pictures are kept
 SPREAD = 500  # training pictures whose mean distance is the unit of diversity
 
 
@@ -129,7 +130,7 @@ class Eyes:
         told = json.dumps(
             [birds.source, birds.splits[:1].tolist(), birds.size, len(birds), reader.fingerprint], sort_keys=True
         )
-        path = DATA / "neighbours" / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
+        path = MEMORY / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.safetensors"
         try:
             kept = load_file(path)["features"]
             if kept.ndim == 2 and len(kept) == len(birds):

@@ -5,6 +5,7 @@ elsewhere `.venv/bin/playwright install chromium`. `.ci/run` installs it where i
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -92,7 +93,8 @@ def visit(server, browser):
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda told: heard(told, wrong))
-        page.goto(address, timeout=PATIENCE)
+        theme = "?theme=dark" if dark and kind == "voila" else ""
+        page.goto(address + theme, timeout=PATIENCE)
         if kind == "lab":
             page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")  # a kernel
             page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
@@ -183,6 +185,27 @@ def test_two_visitors_do_not_see_each_other(visit):
     assert pictures(other) == [] and "yellow" not in other.get_by_label("Caption", exact=True).input_value()
     theirs = generate(other)
     assert len(own) == len(theirs) == 4 and pictures(one) == own
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_how_it_looks(visit, server, dark, tmp_path):
+    """Two systems and a closer look. T2I_SCREENSHOTS=notebooks/diagrams keeps the pictures that README shows."""
+    if server[0] == "lab":
+        pytest.skip("the page alone is shown")
+    page = visit(width=800 if dark else 1100, dark=dark)
+    page.get_by_label("Systems", exact=True).select_option(["dfgan_clip_toy", "gancls_toy"])
+    assert len(generate(page)) == 8
+    page.get_by_text("mentioned attributes").nth(1).wait_for()
+    button(page, "Look closer at 1").first.click()
+    page.get_by_text("Nearest training pictures").wait_for()
+    colours = page.locator(".t2i-explorer .t2i").first.evaluate(
+        "each => [getComputedStyle(document.body).backgroundColor, getComputedStyle(each).color]"
+    )
+    light = [sum(map(float, re.findall(r"[\d.]+", each)[:3])) / 765 for each in colours]
+    assert abs(light[0] - light[1]) > 0.4 and (light[0] < 0.5) == dark
+    folder = Path(os.environ.get("T2I_SCREENSHOTS", tmp_path))
+    page.set_viewport_size({"width": 800 if dark else 1100, "height": 900})
+    page.screenshot(path=folder / f"explorer{'_dark' if dark else ''}.png", full_page=True)
 
 
 def test_it_fits_a_narrow_window_and_keys_reach_everything(visit):

@@ -216,7 +216,7 @@ def birds():
 @pytest.fixture(scope="module")
 def eyes(studio, birds, tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("t2ilib.explore.looking.DATA", tmp_path_factory.mktemp("data"))
+    patch.setattr("t2ilib.explore.looking.MEMORY", tmp_path_factory.mktemp("neighbours"))
     found = studio.eyes("gancls_toy")
     yield Eyes(found.clip, found.judge, lambda: birds.split("train"))
     patch.undo()
@@ -247,7 +247,7 @@ def test_what_was_seen_once_is_kept_and_remade_when_damaged(eyes, birds, studio,
     eyes.nearest(birds.images[:1])
     from t2ilib.explore import looking
 
-    files = list((looking.DATA / "neighbours").iterdir())
+    files = list(looking.MEMORY.iterdir())
     assert len(files) == 1
     again = Eyes(eyes.clip, eyes.judge, lambda: birds.split("train"))
     read = []
