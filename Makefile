@@ -7,7 +7,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab figures clean
+.PHONY: help setup course test lab explorer figures clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,11 @@ test: setup ## run all tests, and every chapter at scale smoke
 
 lab: setup ## open the chapters in JupyterLab
 	@$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+explorer: setup ## open the caption explorer as a page; a kernel ends when nobody has used it for half an hour
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m voila notebooks/explorer.ipynb \
+	  --MappingKernelManager.cull_idle_timeout=1800 --MappingKernelManager.cull_interval=60 \
+	  --MappingKernelManager.cull_connected=True
 
 figures: setup ## rebuild the figures of README and chapters
 	@$(BIN)/t2i figures

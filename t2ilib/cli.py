@@ -15,10 +15,11 @@ import yaml
 from t2ilib import __version__
 from t2ilib.commands import catalogue, runs, training
 from t2ilib.commands.options import Device, Missing, Source, Truncation, echo
-from t2ilib.errors import InputError, warn
+from t2ilib.errors import InputError, one_line, warn
 from t2ilib.files import RUNS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
+DRAWN = ("captions", "file", "per_caption", "seed", "truncation")  # what a picture's own recipe says
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -80,7 +81,10 @@ app.command()(catalogue.cache)
 
 @app.command()
 def sample(
-    source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
+    context: typer.Context,
+    source: Annotated[
+        str | None, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")
+    ] = None,
     captions: Annotated[list[str] | None, typer.Argument(help="Captions, each in quotes.")] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with one caption per line.")] = None,
     out: Annotated[
@@ -89,6 +93,9 @@ def sample(
     per_caption: Annotated[int, typer.Option(min=1, help="Pictures of each caption.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     truncation: Truncation = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A PNG of the explorer, to be painted again; with a source by other weights.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Draw pictures of captions with a trained system.
@@ -99,6 +106,19 @@ def sample(
     from t2ilib.sampling import check_drawing, load_sampler
     from t2ilib.sheets import Captions, check_target, write_sheets
 
+    if like is not None:
+        if source is not None and " " in source.strip() and not Path(source).exists():
+            raise InputError(
+                f'"{one_line(source)}": with --like a source stands here, no caption; the picture has its own'
+            )
+        given = [name for name in DRAWN if context.get_parameter_source(name).name == "COMMANDLINE"]
+        if given:
+            named = ", ".join(f"--{name}".replace("_", "-") if name != "captions" else name for name in given)
+            raise InputError(f"--like {like}: says all that is drawn; leave {named} out (before it stands a source)")
+        echo(_painted_again(like, source, out, device))
+        return
+    if source is None:
+        raise InputError('no source given; for example: t2i sample gancls_toy "a small blue bird."')
     check_drawing(seed, per_caption, truncation)
     lines = Captions(captions or [], file)
     check_target(out, len(lines))
@@ -106,6 +126,20 @@ def sample(
     for remark in remarks(sampler.encoder, lines):
         warn(remark)
     echo(write_sheets(sampler, lines, out, seed, per_caption, truncation))
+
+
+def _painted_again(like: Path, source: str | None, out: Path, device: str | None) -> str:
+    """Paint the picture of a saved PNG again, into another; return a line about it."""
+    from t2ilib.explore import Studio, read_receipt, save_picture
+    from t2ilib.explore.receipts import check_target
+
+    check_target(out)
+    if out.exists() and out.samefile(like):
+        raise InputError(f"{out}: is the picture that is to be painted again; write to another file (--out)")
+    receipt, studio = read_receipt(like), Studio(device)
+    picture, made = studio.again(receipt, source)
+    save_picture(out, picture, made)
+    return f'wrote {out}: "{one_line(made.caption)}" by {made.system}'
 
 
 @app.command()

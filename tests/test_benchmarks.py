@@ -10,6 +10,8 @@ import torch
 
 from t2ilib import models
 from t2ilib.encoders import load_encoder
+from t2ilib.explore import Explorer
+from t2ilib.explore.looking import Eyes
 from t2ilib.files import ROOT
 from t2ilib.models.dfgan import DFGAN, DFGANConfig
 from t2ilib.models.galip import GALIP, GALIPConfig
@@ -74,6 +76,21 @@ def test_sampling_is_timed_with_and_without_kept_memory(tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "sampling.json").read_text())["rows"]
     assert [(row["batch"], row["memory"]) for row in rows] == [(b, m) for b in (2, 4) for m in sampling.MEMORY]
     assert all(row["pictures per second"] > 0 for row in rows)
+
+
+def test_how_long_a_visitor_waits_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    explorer = importlib.import_module("explorer")
+    monkeypatch.setattr(explorer, "RESULTS", tmp_path)
+    monkeypatch.setattr("t2ilib.explore.looking.MEMORY", tmp_path)
+    monkeypatch.setattr(Eyes, "nearest", lambda self, pictures: [[]])
+    explorer.main(repeats=2, systems=("gancls_toy",))
+    (row,) = json.loads((tmp_path / "explorer.json").read_text())["rows"]
+    assert row["system"] == "gancls_toy" and all(value > 0 for key, value in row.items() if key != "system")
+    assert row["later, median"] <= row["later, slowest"]
+    with pytest.raises(RuntimeError, match="No system is chosen"):
+        page = Explorer(systems=[])
+        explorer.waited(page, page.generate, "paint")
 
 
 @pytest.fixture

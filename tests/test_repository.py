@@ -133,6 +133,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "sheets": {"data", "plots", "sampling"},
     "measurement": {"assembly", "data", "encoders", "metrics", "sampling"},
     "experiment": {"assembly", "data", "encoders", "measurement", "plots", "sampling", "training"},
+    "explore": {"assembly", "data", "encoders", "metrics", "models", "plots", "sampling", "sheets", "training"},
     "comparison": {"metrics", "models", "training"},
     "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},

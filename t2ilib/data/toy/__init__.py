@@ -22,7 +22,7 @@ from t2ilib.data.toy.attributes import (
     sample_attributes,
     species,
 )
-from t2ilib.data.toy.captions import caption, captions, compose, parse
+from t2ilib.data.toy.captions import alternatives, caption, captions, compose, parse
 from t2ilib.data.toy.render import faces_right, render
 from t2ilib.errors import InputError
 
@@ -31,6 +31,7 @@ __all__ = [
     "COLOURS",
     "COLOUR_ATTRIBUTES",
     "HELD_OUT",
+    "alternatives",
     "bird",
     "caption",
     "captions",

@@ -196,6 +196,7 @@ def _synonyms() -> dict[str, tuple[str, str]]:
 
 
 _WORDS = _synonyms()
+_EXCHANGED = ("colour", "shape", "pattern", "size", "perch", "background", "marks")
 _ADJECTIVES = ("colour", "shape", "pattern", "size")
 
 
@@ -263,3 +264,10 @@ def parse(caption: str) -> dict[str, str]:
         reader.read(word)
     reader.attach("body", reader.waiting)  # "red and small"
     return {name: reader.found[name] for name in NAMES if name in reader.found}
+
+
+def alternatives(word: str) -> list[str]:
+    """Return words that can stand where `word` does and mean something else: red -> yellow, green, ...; else none."""
+    kind, meaning = _WORDS.get(word.lower(), ("", ""))
+    firsts = {told: other for other, told in reversed(_WORDS.items()) if told[0] == kind and kind in _EXCHANGED}
+    return [firsts[told] for told in dict.fromkeys(_WORDS.values()) if told in firsts and told[1] != meaning]
