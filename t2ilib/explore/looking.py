@@ -123,7 +123,7 @@ class Eyes:
 
     @cached_property
     def _memory(self) -> Tensor:
-        """The features (M, F) of all training pictures, from the file that another session wrote where there is one."""
+        """The features (M, F) of all training pictures, from the file that was written before where there is one."""
         birds, reader = self.training, self.judge or self.clip
         if reader is None:
             raise InputError("nearest pictures: nobody is there to compare them; name a judge in the recipe")
