@@ -146,6 +146,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
         "course",
         "data",
         "encoders",
+        "explore",
         "figures",
         "measurement",
         "metrics",
@@ -231,7 +232,7 @@ def make_targets() -> set[str]:
 
 def test_make_lists_its_targets():
     listed = set(re.findall(r"^make (\w+)", run("make").stdout, re.MULTILINE))
-    assert listed == make_targets() == {"help", "setup", "course", "test", "lab", "figures", "clean"}
+    assert listed == make_targets() == {"help", "setup", "course", "test", "lab", "explorer", "figures", "clean"}
 
 
 @pytest.fixture
