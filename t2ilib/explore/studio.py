@@ -150,8 +150,9 @@ class Studio:
 
     def unknown(self, sources: Iterable[str], caption: str) -> list[str]:
         """Return the caption's words that an encoder of systems that are in memory does not know; it never waits."""
-        loaded = [self._loaded[source].sampler.encoder for source in sources if source in self._loaded]
-        return list(dict.fromkeys(chain.from_iterable(encoder.unknown(caption) for encoder in loaded)))
+        found = [self._loaded.get(source) for source in sources]  # another thread may just put one away
+        unknown = (loaded.sampler.encoder.unknown(caption) for loaded in found if loaded)
+        return list(dict.fromkeys(chain.from_iterable(unknown)))
 
     def eyes(self, source: str) -> Eyes:
         """Return who looks at the pictures of a system: the judges of its recipe, and its training pictures."""
