@@ -124,31 +124,33 @@ def pictures(page):
     return [each.get_attribute("src") for each in page.locator(".t2i-gallery img").all()]
 
 
-def generate(page, press="Generate"):
-    """Press a button that paints, and wait until it has; return the pictures."""
-    before = pictures(page)
+def generate(page, count, press="Generate", new=None):
+    """Press a button that paints; wait until `count` pictures, `new` of them new (all), are there, and return them.
+
+    A browser may show the words that say so before the last of them.
+    """
+    before, found = pictures(page), []
     button(page, press).click()
     deadline = time.monotonic() + PATIENCE / 1000
-    while (found := pictures(page)) == before or not page.get_by_text("pictures in").is_visible():
-        assert time.monotonic() < deadline, page.locator(".t2i").all_inner_texts()
+    while not page.get_by_text("pictures in").is_visible() or len({*found} - {*before}) < (new or count):
+        assert time.monotonic() < deadline, (page.locator(".t2i").all_inner_texts(), len(found))
         page.wait_for_timeout(50)
+        found = pictures(page)
+    assert len(found) == count
     return found
 
 
 def test_a_visitor_types_generates_compares_walks_and_errs(visit, tmp_path):
     page = visit()
-    first = generate(page)
-    assert len(first) == 4
+    generate(page, 4)
     page.get_by_label("Caption", exact=True).fill("a large blue bird with a xylophone")
     page.get_by_text("xylophone (unknown)").wait_for()
-    second = generate(page)
-    assert len(second) == 4 and not set(first) & set(second)
+    generate(page, 4)
     button(page, "Change one word").click()
     page.get_by_label("Word", exact=True).select_option("blue")
     page.get_by_label("instead", exact=True).fill("yellow")
     page.get_by_label("instead", exact=True).blur()
-    both = generate(page, "Paint both")
-    assert len(both) == 8
+    generate(page, 8, "Paint both", new=4)
     button(page, "Walk between two captions").click()
     button(page, "Walk").click()
     page.get_by_alt_text("the same, moving").wait_for()
@@ -164,7 +166,7 @@ def test_a_visitor_types_generates_compares_walks_and_errs(visit, tmp_path):
 
 def test_a_closer_look_saves_what_can_be_painted_again(visit, tmp_path):
     page = visit()
-    generate(page)
+    generate(page, 4)
     button(page, "Look closer at 2").click()
     link = page.get_by_text("Save this picture with its recipe")
     link.wait_for()
@@ -181,10 +183,10 @@ def test_a_closer_look_saves_what_can_be_painted_again(visit, tmp_path):
 def test_two_visitors_do_not_see_each_other(visit):
     one, other = visit(), visit(width=800, dark=True)
     one.get_by_label("Caption", exact=True).fill("a yellow bird")
-    own = generate(one)
+    own = generate(one, 4)
     assert pictures(other) == [] and "yellow" not in other.get_by_label("Caption", exact=True).input_value()
-    theirs = generate(other)
-    assert len(own) == len(theirs) == 4 and pictures(one) == own
+    generate(other, 4)
+    assert pictures(one) == own
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -194,7 +196,7 @@ def test_how_it_looks(visit, server, dark, tmp_path):
         pytest.skip("the page alone is shown")
     page = visit(width=800 if dark else 1100, dark=dark)
     page.get_by_label("Systems", exact=True).select_option(["dfgan_clip_toy", "gancls_toy"])
-    assert len(generate(page)) == 8
+    generate(page, 8)
     page.get_by_text("mentioned attributes").nth(1).wait_for()
     button(page, "Look closer at 1").first.click()
     page.get_by_text("Nearest training pictures").wait_for()
@@ -210,7 +212,7 @@ def test_how_it_looks(visit, server, dark, tmp_path):
 
 def test_it_fits_a_narrow_window_and_keys_reach_everything(visit):
     page = visit(width=800)
-    generate(page)
+    generate(page, 4)
     body = page.locator(".t2i-explorer")
     wide = body.evaluate("each => each.scrollWidth - each.clientWidth")
     assert wide <= 1
