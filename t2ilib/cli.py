@@ -83,7 +83,8 @@ app.command()(catalogue.cache)
 def sample(
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")
+        str | None,
+        typer.Argument(help="A run folder, a checkpoint, shipped weights (gancls_toy), or dfgan:FILE as released."),
     ] = None,
     captions: Annotated[list[str] | None, typer.Argument(help="Captions, each in quotes.")] = None,
     file: Annotated[Path | None, typer.Option(help="Text file with one caption per line.")] = None,
@@ -103,7 +104,8 @@ def sample(
     Example: t2i sample gancls_toy "a red bird with black wings and a white belly."
     """
     from t2ilib.encoders.vocabulary import remarks
-    from t2ilib.sampling import check_drawing, load_sampler
+    from t2ilib.sampler import check_drawing
+    from t2ilib.sampling import load_sampler
     from t2ilib.sheets import Captions, check_target, write_sheets
 
     if like is not None:

@@ -12,13 +12,13 @@ from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH, this_process
 from t2ilib.encoders import TextEncoder, encode_dataset
 from t2ilib.encoders.contrastive import Contrastive
-from t2ilib.errors import warn
+from t2ilib.errors import InputError, warn
 from t2ilib.features import Batch, Needs
 from t2ilib.metrics.attributes import attribute_accuracy, chance_of
 from t2ilib.metrics.evaluate import EvaluationSettings, evaluate, real_precision
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.results import entry, write_result
-from t2ilib.sampling import Sampler
+from t2ilib.sampler import Sampler
 from t2ilib.task import Painter, System, Task
 
 HEADLINE = ("attribute_accuracy", "composition", "r_precision", "clip_score", "toy_fd", "clip_fd", "diversity")
@@ -66,6 +66,8 @@ def evaluate_sampler(  # noqa: PLR0913
     """
     check_evaluation(n, seed, truncation)
     recipe = sampler.recipe
+    if recipe is None:
+        raise InputError("released weights: no recipe says on which captions they are measured, or by whom")
     options = (recipe.data.options if source is None else {}) | ({"allow_missing": True} if allow_missing else {})
     dataset = data.load(source or recipe.data.source, recipe.data.size, **options)
     cut = (recipe.evaluation.truncation if truncation is None else truncation) or None

@@ -14,7 +14,7 @@ from t2ilib.errors import InputError, one_line
 from t2ilib.files import parse_json
 from t2ilib.pictures import to_uint8
 from t2ilib.plots import contact_sheet
-from t2ilib.sampling import Sampler
+from t2ilib.sampler import Sampler
 
 CAPTION_LIMIT = 10_000  # bytes
 ROWS = 256  # captions that one picture shows; more go into a folder
@@ -116,7 +116,7 @@ def write_sheets(
     check_target(out, len(captions))
     columns = per_caption if out.suffix else math.ceil(per_caption**0.5)
     rows = len(captions) if out.suffix else -(-per_caption // columns)
-    side = sampler.recipe.data.side + GAP
+    side = sampler.side + GAP
     if max(rows, columns) * side > GRID_SIDE or rows * columns * side**2 > GRID_PIXELS:
         remedy = "name a folder, for one square grid per caption" if out.suffix else "draw fewer of each caption"
         raise InputError(f"{out}: a grid of {rows} x {columns} pictures is too large; {remedy}")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from t2ilib import sampler as sampler_module
 from t2ilib import sampling, sheets
 from t2ilib.cli import app
 from t2ilib.devices import CPU_BATCH
@@ -177,7 +178,7 @@ def test_a_stream_paints_what_sample_always_painted_to_the_bit(sampler):
 def test_the_batch_size_does_not_change_the_pictures(sampler, monkeypatch, size):
     captions = ["a red bird.", "a small blue bird on a rock."]
     whole = sampler.sample(captions, 1, 4)
-    monkeypatch.setattr(sampling, "CPU_BATCH", size)
+    monkeypatch.setattr(sampler_module, "CPU_BATCH", size)
     other = sampler.sample(captions, 1, 4)
     assert (whole - other).abs().max() < 1e-4
     assert np.abs(to_uint8(whole).astype(int) - to_uint8(other)).max() <= 1
@@ -214,14 +215,14 @@ def test_a_job_writes_a_grid_per_line_and_says_what_was_odd(tmp_path, caplog):
 
 def test_grids_are_written_as_they_come(tmp_path, sampler, monkeypatch):
     """So a job of any length takes the memory of a batch, and what was drawn stays when it is ended."""
-    there, generate = [], sampling.Sampler.generate
+    there, generate = [], sampler_module.Sampler.generate
 
     def spying(self, text, noise):
         there.append(len(list(tmp_path.glob("*.png"))))
         return generate(self, text, noise)
 
-    monkeypatch.setattr(sampling, "CPU_BATCH", 2)
-    monkeypatch.setattr(sampling.Sampler, "generate", spying)
+    monkeypatch.setattr(sampler_module, "CPU_BATCH", 2)
+    monkeypatch.setattr(sampler_module.Sampler, "generate", spying)
     sheets.write_sheets(sampler, Captions([f"a red bird {number}" for number in range(6)]), tmp_path, per_caption=1)
     assert there == [0, 2, 4]
 

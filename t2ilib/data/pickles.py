@@ -21,18 +21,19 @@ ARRAYS = ("_reconstruct", "_frombuffer")  # the functions of numpy that make arr
 LONGEST_NUMBER = 4096  # bits of a whole number
 
 
-def restricted_load(path: str | Path) -> object:
+def restricted_load(path: str | Path, limit: int = LIMIT, steps: int = STEPS_LIMIT) -> object:
     """Return what a pickle holds: lists, tuples, dicts, strings, bytes, numbers, None and numpy numbers, nothing else.
 
-    Strings written by Python 2 are read as latin-1. Every other content raises `InputError` before it can do anything.
+    Strings written by Python 2 are read as latin-1. Every other content raises `InputError` before it can do anything,
+    and so does a file of more than `limit` bytes, or of more than `steps` pieces.
     """
-    path, data = Path(path), reading.read_bytes(path, limit=LIMIT)
+    path, data = Path(path), reading.read_bytes(path, limit=limit)
     if WINDOWS.match(data):
         raise InputError(
             f"{path}: a program changed its line ends to those of Windows; get it again, and do not edit it"
         )
     try:
-        value = _Unpickler(_Whole(data), encoding="latin-1").load()
+        value = _Unpickler(_Whole(data, steps), encoding="latin-1").load()
         _check_plain(value)
         return value
     except _Refused as error:
@@ -46,15 +47,17 @@ def restricted_load(path: str | Path) -> object:
 class _Whole(io.BytesIO):
     """Bytes of which no more can be read than are there: the end within an item is an EOFError.
 
-    They are read in `STEPS_LIMIT` pieces at most: an empty list takes one byte of a file, and sixty of memory.
+    They are read in so many pieces at most: an empty list takes one byte of a file, and sixty of memory.
     """
 
-    steps = 0
+    def __init__(self, data: bytes, most: int):
+        super().__init__(data)
+        self.steps, self.most = 0, most
 
     def read(self, size: int | None = -1) -> bytes:
         self.steps += 1
-        if self.steps > STEPS_LIMIT:
-            raise _Refused(f"holds over {STEPS_LIMIT:,} items")
+        if self.steps > self.most:
+            raise _Refused(f"holds over {self.most:,} items")
         found = super().read(size)
         if size is not None and len(found) < size:
             raise EOFError

@@ -22,13 +22,13 @@ from t2ilib.data.toy import ATTRIBUTES, parse
 from t2ilib.devices import CPU_BATCH
 from t2ilib.encoders import sees
 from t2ilib.encoders.encoder import PictureEncoder
-from t2ilib.errors import InputError, warn
+from t2ilib.errors import InputError, one_line, warn
 from t2ilib.files import DATA
 from t2ilib.metrics.diversity import diversity
 from t2ilib.metrics.judge import Judge, load_judge
 from t2ilib.metrics.r_precision import clip_scores
 from t2ilib.pictures import to_float
-from t2ilib.sampling import Sampler
+from t2ilib.sampler import Sampler
 from t2ilib.weights import save_tensors
 
 MEMORY = DATA / "neighbours"  # where features of training pictures are kept
@@ -168,3 +168,12 @@ def eyes_of(sampler: Sampler, lock: AbstractContextManager | None = None) -> Eye
         return reference_split(dataset, recipe, recipe.data.split)
 
     return Eyes(clip.to(device) if sees(clip) else None, judge, training, lock)
+
+
+def nobody(source: str) -> Eyes:
+    """Return who looks at the pictures of weights without a recipe: nobody is known who did not teach them."""
+
+    def training() -> CaptionedImages:
+        raise InputError(f"{one_line(source, 100)}: released weights say neither their training pictures nor a judge")
+
+    return Eyes(None, None, training)

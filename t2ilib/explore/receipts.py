@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from t2ilib.errors import InputError, one_line
 from t2ilib.files import atomic, parse_json
-from t2ilib.sampling import check_drawing
+from t2ilib.sampler import check_drawing
 from t2ilib.sheets import CAPTION_LIMIT, check_replaceable
 
 KEY = "t2ilib"  # of the PNG's text chunk

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, one_line
-from t2ilib.explore.looking import Eyes, eyes_of
+from t2ilib.explore.looking import Eyes, eyes_of, nobody
 from t2ilib.explore.receipts import Receipt, check_caption
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS, sha256
 from t2ilib.models import SYSTEMS
 from t2ilib.pictures import to_uint8
-from t2ilib.sampling import Sampler, check_drawing, load_sampler, weights_file
+from t2ilib.released import is_released, released_file
+from t2ilib.sampler import Sampler, check_drawing
+from t2ilib.sampling import load_sampler, weights_file
 from t2ilib.training import Run
 from t2ilib.training.checkpoints import read_about
 from t2ilib.training.recipe import TRAINED_HERE
@@ -95,7 +97,7 @@ class Studio:
         return [name for name in names if not name.endswith(HALF_TRAINED) and _task_of(name) in SYSTEMS]
 
     def open(self, source: str) -> Sampler:
-        """Return the sampler of shipped weights, a run folder or a checkpoint; InputError where there is none."""
+        """Return the sampler of shipped weights, a run, a checkpoint or "NAME:FILE"; InputError where there is none."""
         return self._open(source).sampler
 
     def paint(self, request: Request) -> Painting:
@@ -158,6 +160,8 @@ class Studio:
         """Return who looks at the pictures of a system: the judges of its recipe, and its training pictures."""
         with self._lock:
             sampler = self._open(source).sampler
+            if sampler.recipe is None:
+                return nobody(source)
             judge = sampler.recipe.encoder("judge")
             own = sampler.folder if judge[1].name == TRAINED_HERE else None
             key = (repr(sampler.recipe.data), repr(judge), own)
@@ -171,9 +175,10 @@ class Studio:
         with self._lock:
             loaded = self._loaded.get(source)
             if loaded is None or loaded.stamp != _stamp(loaded.path, source):  # a run that goes on has newer weights
-                path, _ = weights_file(source)
+                strange = is_released(source)
+                path = released_file(source)[1] if strange else weights_file(source)[0]
                 stamp = _stamp(path, source)
-                loaded = _Loaded(load_sampler(path, self.device), path, stamp, sha256(path))
+                loaded = _Loaded(load_sampler(source if strange else path, self.device), path, stamp, sha256(path))
                 self._loaded[source] = loaded
             self._loaded.move_to_end(source)
             while len(self._loaded) > KEPT:

@@ -95,7 +95,10 @@ class Explorer(widgets.VBox):
         )
         self.systems.observe(lambda change: self._read(), "value")
         self.other = widgets.Text(
-            placeholder="run folder or checkpoint file", description="Another", style=NAMED, continuous_update=False
+            placeholder="run, checkpoint or dfgan:FILE",
+            description="Another",
+            style=NAMED,
+            continuous_update=False,
         )
         self.add = _button("Add", "load this run or checkpoint and choose it, too")
         self.add.on_click(lambda button: self.choose(self.other.value.strip()))

@@ -4,27 +4,24 @@ Each paper has a file here that says what its networks are called, how the relea
 follow from shapes.
 """
 
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from t2ilib.errors import InputError, one_line
 from t2ilib.models import SYSTEMS, System
 from t2ilib.official.dfgan import DFGAN
+from t2ilib.official.files import FLOATS, is_stored, read_tensors
 from t2ilib.official.galip import GALIP
 from t2ilib.official.gancls import GANCLS
 from t2ilib.official.released import STRAY, Entries, Released
 from t2ilib.official.wgan import WGAN
-from t2ilib.torch_files import check_archive
 
 LISTED = 5  # entries that an error message names before it counts the rest
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Checkpoint = str | Path | Mapping[str, Any]
 
 
@@ -66,28 +63,10 @@ def _encoders(released: Released, config: Any, entries: Entries, source: str) ->
         raise InputError(f"{source}: {error}") from error
 
 
-def _read(path: str | Path) -> Mapping[str, Any]:
-    """Return the mapping in a checkpoint file, on the CPU."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a checkpoint")
-    check_archive(path, "download it again")
-    try:
-        safe = path.suffix == ".safetensors"
-        with warnings.catch_warnings():  # of what is odd about a pickle: it is refused or read
-            warnings.simplefilter("ignore")
-            content = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail anywhere in either parser
-        raise InputError(f"{path}: truncated, or not a checkpoint of plain tensors; download it again") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}; a checkpoint maps names to tensors")
-    return content
-
-
 def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Iterable[tuple[str, Tensor]]:
     """Return pairs of "network.released name" and tensor, with our names of the networks."""
     from_file = isinstance(checkpoint, str | Path)
-    content = _read(checkpoint) if from_file else checkpoint
+    content = read_tensors(checkpoint) if from_file else checkpoint
     if not isinstance(content, Mapping):
         raise InputError(f"{source}: a {type(content).__name__}; give a file, or a mapping of networks to state dicts")
     if isinstance(content.get("model"), Mapping):  # beside it lie optimisers and the epoch
@@ -95,7 +74,7 @@ def _flatten(checkpoint: Checkpoint, released: Released, source: str) -> Iterabl
     pairs = []
     for name, part in content.items():
         names_file = isinstance(part, str | Path) and not from_file  # what a file holds names no other file
-        value = _read(part) if names_file else part
+        value = read_tensors(part) if names_file else part
         if isinstance(value, Mapping):
             pairs += [(f"{name}.{str(key).removeprefix('module.')}", tensor) for key, tensor in value.items()]
         else:
@@ -165,9 +144,8 @@ def _is_sound(value: Tensor) -> bool:
         return False
     if value.is_meta:
         return True
-    stored = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
     whole = value.ndim == 0 and not value.is_floating_point()
-    return stored and (whole or (value.dtype in FLOATS and bool(value.isfinite().all())))
+    return is_stored(value) and (whole or (value.dtype in FLOATS and bool(value.isfinite().all())))
 
 
 def _describe(problems: dict[str, list[str]]) -> str:

@@ -194,13 +194,14 @@ def test_numpy_values_that_are_no_numbers_are_refused(load, code):
         load(head % code.encode())
 
 
-def test_missing_and_oversized_pickles(tmp_path, monkeypatch):
+def test_missing_and_oversized_pickles(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         pickles.restricted_load(tmp_path / "none.pickle")
-    monkeypatch.setattr(pickles, "LIMIT", 3)
     (tmp_path / "big.pickle").write_bytes(b"(lp0\n.")
     with pytest.raises(InputError, match="larger than"):
-        pickles.restricted_load(tmp_path / "big.pickle")
+        pickles.restricted_load(tmp_path / "big.pickle", limit=3)
+    with pytest.raises(InputError, match="over 2 items"):
+        pickles.restricted_load(tmp_path / "big.pickle", steps=2)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -21,6 +21,7 @@ from t2ilib.errors import InputError
 from t2ilib.features import Batch, Text
 from t2ilib.models.galip import GALIP, GALIPConfig
 from t2ilib.official.galip import image_size, prompted, tapped
+from t2ilib.sampling import load_sampler
 
 SYSTEM = "galip"
 NETWORKS = ("netG", "netD", "netC")
@@ -432,3 +433,19 @@ def test_dfgans_file_is_refused(refused):
     assert "not a galip checkpoint" in message and "fc_code.weight" in message
     with pytest.raises(InputError, match="not a dfgan checkpoint"):
         official.load("dfgan", parity.published("galip"))
+
+
+def test_a_released_file_paints_captions(released, tmp_path, monkeypatch):
+    """With the CLIP that it was built around; another one is refused."""
+    path, noise = tmp_path / "state_epoch_1.pth", parity.given("noise", 2, 16)
+    torch.save({"model": released.networks}, path)
+    monkeypatch.setattr("t2ilib.released.load_encoder", lambda name: {"clip": released.clip}[name])
+    sampler = load_sampler(f"galip:{path}", "cpu")
+    drawn = torch.cat(list(sampler.draw(["0", "1"], noise)))
+    expected = official.load("galip", released.networks, released.clip).generate(
+        released.clip.encode(["0", "1"]), noise
+    )
+    assert parity.relative(drawn, expected.detach()) < TOLERANCE and sampler.side == drawn.shape[-1]
+    monkeypatch.setattr("t2ilib.released.load_encoder", lambda name: load_encoder("toy-clip"))
+    with pytest.raises(InputError, match=r"state_epoch_1\.pth"):
+        load_sampler(f"galip:{path}", "cpu")
