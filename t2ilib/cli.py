@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from t2ilib import __version__
-from t2ilib.commands import catalogue, runs, training
-from t2ilib.commands.options import Device, Missing, Source, Truncation, echo
+from t2ilib.commands import catalogue, measuring, runs, training
+from t2ilib.commands.options import Device, Missing, Truncation, echo
 from t2ilib.errors import InputError, one_line, warn
-from t2ilib.files import RUNS
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # a write without a file's name in the error
 DRAWN = ("captions", "file", "per_caption", "seed", "truncation")  # what a picture's own recipe says
@@ -77,6 +75,7 @@ for command in (training.train, training.resume, runs.stop, runs.follow, runs.ru
     app.command()(command)
 app.command("list")(catalogue.show)
 app.command()(catalogue.cache)
+app.command()(measuring.evaluate)
 
 
 @app.command()
@@ -142,41 +141,6 @@ def _painted_again(like: Path, source: str | None, out: Path, device: str | None
     picture, made = studio.again(receipt, source)
     save_picture(out, picture, made)
     return f'wrote {out}: "{one_line(made.caption)}" by {made.system}'
-
-
-@app.command()
-def evaluate(
-    source: Annotated[str, typer.Argument(help="A run folder, a checkpoint, or shipped weights (gancls_toy).")],
-    data_source: Source = None,
-    allow_missing: Missing = False,
-    split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
-    n: Annotated[int | None, typer.Option(min=2, help="Pictures, one caption each; default the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
-    truncation: Truncation = None,
-    judge: Annotated[
-        str | None, typer.Option(help="CLIP that scores the fit: toy-clip, toy-clip-resnet, clip, a folder.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results file.")] = RUNS / "results",
-    device: Device = None,
-) -> None:
-    """Measure a trained system on captions it has not seen; print the numbers and write a results file.
-
-    Example: t2i evaluate gancls_toy
-    """
-    from t2ilib.encoders import load_encoder
-    from t2ilib.measurement import check_evaluation, evaluate_sampler
-    from t2ilib.metrics.results import check_folder, write_result
-    from t2ilib.sampling import load_sampler
-
-    check_evaluation(n, seed, truncation)
-    check_folder(out)
-    judge_encoder = load_encoder(judge) if judge else None
-    drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
-    sampler = load_sampler(source, device)
-    result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
-    for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
-        echo(line)
-    echo(f"wrote {write_result(out, **result)}")
 
 
 @app.command()

@@ -1,22 +1,30 @@
 """Measuring what a recipe trained: the systems by `t2ilib.metrics.evaluate`, other tasks by their own `measure`."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import chain
 
 import torch
 
-from t2ilib import data
+from t2ilib import data, encoders
 from t2ilib.assembly import Experiment, load_encoder, reference_split, unread
 from t2ilib.data.batches import Batches
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH, this_process
 from t2ilib.encoders import TextEncoder, encode_dataset
 from t2ilib.encoders.contrastive import Contrastive
+from t2ilib.encoders.vocabulary import check_reads
 from t2ilib.errors import InputError, warn
 from t2ilib.features import Batch, Needs
 from t2ilib.metrics.attributes import attribute_accuracy, chance_of
-from t2ilib.metrics.evaluate import EvaluationSettings, evaluate, real_precision
+from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team
+from t2ilib.metrics.evaluate import evaluate, real_precision
+from t2ilib.metrics.extractors import ClipExtractor, Extractor, JudgeExtractor, Shared
+from t2ilib.metrics.inception import Inception
 from t2ilib.metrics.judge import load_judge
+from t2ilib.metrics.measured import Metric
+from t2ilib.metrics.protocols import ANY, COMPARED, FEW, METRICS, find_protocol
+from t2ilib.metrics.references import dataset_reference
 from t2ilib.metrics.results import entry, write_result
 from t2ilib.sampler import Sampler
 from t2ilib.task import Painter, System, Task
@@ -80,6 +88,60 @@ def evaluate_sampler(  # noqa: PLR0913
     result = _evaluate(sampler, reference, (sampler.encoder, judge_encoder.to(sampler.device)), settings)
     result["protocol"] |= {"system": recipe.task, "step": sampler.step}
     return result
+
+
+def evaluate_protocol(
+    sampler: Sampler,
+    name: str,
+    source: str | None = None,
+    *,
+    seed: int | None = None,
+    allow_missing: bool = False,
+    team: Team = ALONE,
+) -> dict[str, dict]:
+    """Evaluate a trained system by a protocol of the literature (`t2ilib.metrics.protocols`).
+
+    `source` is where the protocol's pictures lie, by default where recipes look for them; `seed` that of captions and
+    noise. Of a `team` the first process returns all numbers. Returns as `evaluate_sampler` does; InputError for an
+    unknown name, pictures that are missing, weights that can neither be found nor fetched.
+    """
+    protocol = find_protocol(name)
+    options = {"allow_missing": True} if allow_missing else {}
+    dataset = data.load(source or protocol.source, protocol.size, **options).centre_crop(protocol.side)
+    asked = dataset.split(protocol.captions)
+    compared = dataset if protocol.reference == ANY else dataset.split(protocol.reference)
+    clip = encoders.load_encoder(protocol.judge).to(sampler.device)
+    extractor = _extractor(protocol.extractor, clip, sampler.device)
+    with_reference = COMPARED.intersection(protocol.metrics)
+    reference = dataset_reference(compared, extractor, protocol.augmentation) if with_reference else None
+    number = protocol.count(len(asked))
+    if "fid" in protocol.metrics and number < FEW:
+        warn(
+            f"{name}: a FID of {number:,} pictures lies far above that of the literature's 30,000; compare equal numbers"
+        )
+    if line := check_reads("text", sampler.encoder, list(chain.from_iterable(asked.captions)), 1.0):
+        warn(line)
+    settings = EvaluationSettings(number, protocol.seed if seed is None else seed, truncation=protocol.truncation)
+
+    def more() -> dict[str, Metric]:
+        return {each: METRICS[each](extractor, reference, number) for each in protocol.metrics}
+
+    judge = load_judge(device=sampler.device) if asked.attributes is not None else None
+    result = evaluate(sampler, asked, sampler.encoder, judge, settings, clip, more=more, team=team)
+    told = {"protocol": name, "about": protocol.about, "reference": protocol.reference, "side": protocol.side}
+    told |= {"augmentation": protocol.augmentation and asdict(protocol.augmentation)}
+    told |= {"system": sampler.recipe.task if sampler.recipe else type(sampler.system).__name__.lower()}
+    result["protocol"] |= told | {"step": sampler.step, "painted_side": sampler.side, "processes": team.size}
+    return result
+
+
+def _extractor(kind: str, clip: TextEncoder, device: torch.device) -> Extractor:
+    """Return what a protocol's distances look through; metrics that see the same batch share one look."""
+    if kind == "judge":
+        return Shared(JudgeExtractor(load_judge(device=device)))
+    if kind == "clip":
+        return Shared(ClipExtractor(clip))
+    return Shared(Inception(kind.removeprefix("inception-"), device=device))
 
 
 def check_evaluation(n: int | None, seed: int, truncation: float | None) -> None:

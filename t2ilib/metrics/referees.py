@@ -14,7 +14,7 @@ from t2ilib.devices import CPU_BATCH
 from t2ilib.encoders.encoder import PictureEncoder, TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import attribute_accuracy
-from t2ilib.metrics.evaluate import EvaluationSettings, paint
+from t2ilib.metrics.drawing import EvaluationSettings, paint
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.r_precision import clip_score
 from t2ilib.task import Painter

@@ -95,3 +95,41 @@ def entry(metrics: Mapping, key: str) -> tuple[float | None, list[float] | None]
         value = next((found[name] for name in ("mentioned", "accuracy", "mean") if name in found), None)
         return value, found.get("interval")
     return found, (metrics.get("intervals") or {}).get(key)
+
+
+COLUMNS = ("metric", "value", "95 %", "n", "seed", "extractor", "resize", "reference", "commit", "torch", "seconds")
+FITTED = ("clip_score", "r_precision")  # by the CLIP that judges
+
+
+def table(path: str | Path) -> list[str]:
+    """Return a results file as the lines of a Markdown table, a row per number with all that it depends on."""
+    found = read_result(path)
+    metrics, protocol = found["metrics"], found["protocol"]
+    measures, rows = protocol.get("measures") or {}, []
+    names = [name for name in metrics if name not in ("intervals", "real", "one_colour")]
+    for name in [*names, "composition"]:
+        value, bounds = entry(metrics, name)
+        if value is None:
+            continue
+        details = measures.get(name) or {}
+        extractor = protocol.get("judge_encoder" if name in FITTED else "extractor")
+        rows.append(
+            [
+                name,
+                f"{value:.4g}",
+                "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}",
+                *(str(protocol.get(key, "")) for key in ("n", "seed")),
+                _short(details.get("extractor", extractor)),
+                str(details.get("resize", protocol.get("resize", ""))),
+                f"{protocol.get('reference', '')} {protocol['reference_split']}, {protocol.get('reference_count', '')}",
+                *(_short(protocol.get(key, "")) for key in ("commit", "torch")),
+                str(protocol.get("seconds", "")),
+            ]
+        )
+    lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, *rows)]
+    return [lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]]
+
+
+def _short(value: object) -> str:
+    """Return a name, of a long digest its beginning."""
+    return str(value)[:12] if len(str(value)) >= 40 else str(value)

@@ -14,6 +14,7 @@ from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
 from t2ilib.features import Text
 from t2ilib.metrics import evaluate as module
+from t2ilib.metrics import ruler
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
 from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint, real_precision
@@ -186,7 +187,7 @@ def test_the_unit_of_diversity_is_the_spread_of_real_pictures(dataset):
 
 def test_of_many_real_pictures_some_give_the_unit(dataset, monkeypatch):
     whole = evaluate(deaf(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"]
-    monkeypatch.setattr(module, "SPREAD", 20)
+    monkeypatch.setattr(ruler, "SPREAD", 20)
     some, again = (evaluate(deaf(), dataset, ColourEncoder(), settings=SETTINGS)["metrics"] for _ in range(2))
     assert some["diversity"] == again["diversity"] != whole["diversity"]
     assert some["diversity"] == pytest.approx(whole["diversity"], rel=0.2)

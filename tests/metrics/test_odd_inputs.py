@@ -7,9 +7,10 @@ import torch
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
 from t2ilib.metrics.diversity import diversity, mean_pairwise_distance
-from t2ilib.metrics.evaluate import EvaluationSettings, Look
+from t2ilib.metrics.drawing import EvaluationSettings
 from t2ilib.metrics.frechet import frechet_distance, moments
 from t2ilib.metrics.r_precision import clip_score, r_precision
+from t2ilib.metrics.ruler import Look
 
 ROWS = np.random.default_rng(0).normal(size=(12, 4))
 NAN = np.where(np.arange(48).reshape(12, 4) == 7, np.nan, ROWS)
