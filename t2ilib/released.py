@@ -13,7 +13,8 @@ import torch
 from t2ilib import official
 from t2ilib.encoders import TextEncoder, load_encoder
 from t2ilib.errors import InputError, one_line
-from t2ilib.official.damsm import find_text
+from t2ilib.official.damsm import VOCABULARY, WEIGHTS, find_text
+from t2ilib.official.files import read_tensors
 from t2ilib.sampler import Sampler, placed
 
 READERS: dict[str, Callable[[Path], TextEncoder]] = {  # system -> the encoder that reads for a checkpoint
@@ -37,15 +38,25 @@ def released_file(source: str | Path) -> tuple[str, Path]:
             f"{name}: its sentence features were computed by a char-CNN-RNN that is not here, so it reads no captions; "
             f"open the file with t2ilib.official.load and give it features; captions are read for {', '.join(READERS)}"
         )
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"{one_line(path)}: no such file; give {name}:FILE with the checkpoint that was released")
+    path, remedy = Path(file), f"give {name}:FILE with the checkpoint that was released"
+    try:
+        there = path.is_file()
+    except (OSError, ValueError) as error:  # a name that no file system takes; a folder that may not be entered
+        raise InputError(f"{one_line(path, 300)}: {getattr(error, 'strerror', None) or error}; {remedy}") from None
+    if not there:
+        raise InputError(f"{one_line(path, 300)}: no such file; {remedy}")
     return name, path
+
+
+def files_beside(path: Path) -> list[Path]:
+    """Return the files beside a released checkpoint that an encoder may be read from."""
+    return [*sorted(path.parent.glob(WEIGHTS)), *sorted(path.parent.glob(VOCABULARY))]
 
 
 def open_released(source: str, device: torch.device | str | None = None) -> Sampler:
     """Return the sampler of a released checkpoint, "NAME:FILE"; InputError names a file that is missing or damaged."""
     name, path = released_file(source)
+    read_tensors(path)  # which refuses a file that is none before anything is fetched for it
     reader = READERS[name](path)
     clip = {"clip": reader} if name == "galip" else {}
     system = official.load(name, path, **clip)

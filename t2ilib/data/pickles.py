@@ -15,6 +15,7 @@ from t2ilib.data import reading
 from t2ilib.errors import InputError
 
 LIMIT = 8 << 20  # bytes of a pickle; the names of COCO's training pictures take 3 MB
+CONTAINERS_LIMIT = 1_500_000  # lists and dictionaries of a pickle: all captions of COCO are 620,000
 STEPS_LIMIT = 1_000_000  # pieces that are read from it; those names take 500,000
 WINDOWS = re.compile(rb"\([ld]p\d+\r\n")  # how a pickled list or dictionary of the oldest form then begins
 ARRAYS = ("_reconstruct", "_frombuffer")  # the functions of numpy that make arrays
@@ -130,6 +131,26 @@ class _Unpickler(pickle._Unpickler):
             raise _Refused(f"wants to run {module}.{name}")
         return ADMITTED[module, name]
 
+    containers = 0
+
+    def _count(self) -> None:
+        self.containers += 1
+        if self.containers > CONTAINERS_LIMIT:
+            raise _Refused(f"holds over {CONTAINERS_LIMIT:,} lists")
+
+    def load_empty_list(self) -> None:
+        self._count()
+        self.append([])
+
+    def load_empty_dict(self) -> None:
+        self._count()
+        self.append({})
+
+    def load_list(self) -> None:
+        self._count()
+        items = self.pop_mark()  # which replaces the stack
+        self.append(items)
+
     def persistent_load(self, _: object) -> object:
         raise _Refused("holds a persistent reference")
 
@@ -167,6 +188,7 @@ class _Unpickler(pickle._Unpickler):
         self._extend(self.pop_mark())
 
     def load_dict(self) -> None:
+        self._count()
         items = self.pop_mark()
         self.append({})
         self._put(items)
@@ -191,6 +213,7 @@ def _dispatch() -> dict:
     kept = {getattr(pickle, name)[0] for name in data.split()}
     table = {c: f if c in kept else _Unpickler.refuse for c, f in pickle._Unpickler.dispatch.items()}
     own = ["inst", "build", "reduce", "setitem", "setitems", "append", "appends", "dict"]
+    own += ["empty_list", "empty_dict", "list"]
     return table | {getattr(pickle, name.upper())[0]: getattr(_Unpickler, f"load_{name}") for name in own}
 
 

@@ -27,6 +27,8 @@ END = 0  # the row of the embedding that stands for no word
 class VocabularyTokenizer(WordTokenizer):
     """Turn captions into the word numbers of a given vocabulary; unknown words are left out, as if not written."""
 
+    skips_unknown = True
+
     def __init__(self, numbers: Mapping[str, int], most: int = LONGEST):
         """Take each word's number, above 0, and how many words of a caption are read."""
         self.ids = dict(numbers)

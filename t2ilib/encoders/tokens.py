@@ -40,6 +40,8 @@ class WordTokenizer:
     A caption that is too long loses its last words, never its <end>.
     """
 
+    skips_unknown = False  # they have a token of their own
+
     def __init__(self, vocabulary: Sequence[str], context_length: int):
         """Take the words in the order of their ids (the four special tokens come before them, without being listed)."""
         if context_length < 3:

@@ -100,6 +100,8 @@ def _kind(tokenizer: object, caption: str) -> str | None:
     if isinstance(tokenizer, WordTokenizer) and not any(word in tokenizer.ids for word in tokens):
         return "has unknown words alone, which all read the same"
     length = getattr(tokenizer, "context_length", None)
+    if isinstance(tokenizer, WordTokenizer) and tokenizer.skips_unknown:
+        tokens = [word for word in tokens if word in tokenizer.ids]
     if length and len(tokenizer.encode(caption) if spelled else tokens) > length - 2:
         return f"is cut after {length - 2} tokens, all that the encoder reads"
     return None

@@ -25,6 +25,15 @@ DIGEST = re.compile("[0-9a-f]{64}")
 KINDS = {"caption": str, "system": str, "weights": str, "seed": int, "number": int, "count": int}
 
 
+def check_kinds(values: object, what: str) -> None:
+    """Raise InputError for an entry of a receipt or a request that is of another kind than it must be."""
+    for name, kind in KINDS.items():
+        if hasattr(values, name) and type(getattr(values, name)) is not kind:
+            raise InputError(f"{what}: {name} = {one_line(repr(getattr(values, name)))}: must be {kind.__name__}")
+    if type(values.truncation) not in (float, int, type(None)):
+        raise InputError(f"{what}: truncation = {one_line(repr(values.truncation))}: must be a number, or None")
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What a picture was painted from: enough to paint it again, to the bit on the same machine.
@@ -42,11 +51,7 @@ class Receipt:
 
     def __post_init__(self) -> None:
         """Raise InputError for values that nothing can be painted from."""
-        for name, kind in KINDS.items():
-            if type(getattr(self, name)) is not kind:
-                raise InputError(f"{name} = {one_line(repr(getattr(self, name)))}: must be {kind.__name__}")
-        if type(self.truncation) not in (float, int, type(None)):
-            raise InputError(f"truncation = {one_line(repr(self.truncation))}: must be a number, or None")
+        check_kinds(self, "recipe of the picture")
         check_caption(self.caption)
         if not self.system.strip() or not DIGEST.fullmatch(self.weights):
             raise InputError(

@@ -3,6 +3,7 @@
 Nothing here knows of widgets. Several explorers share a studio: it keeps nothing of what they ask.
 """
 
+import hashlib
 import re
 import time
 from collections import OrderedDict
@@ -22,12 +23,12 @@ from torch import Tensor
 from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, one_line
 from t2ilib.explore.looking import Eyes, eyes_of, nobody
-from t2ilib.explore.receipts import Receipt, check_caption
+from t2ilib.explore.receipts import Receipt, check_caption, check_kinds
 from t2ilib.features import Text
 from t2ilib.files import WEIGHTS, sha256
 from t2ilib.models import SYSTEMS
 from t2ilib.pictures import to_uint8
-from t2ilib.released import is_released, released_file
+from t2ilib.released import files_beside, is_released, released_file
 from t2ilib.sampler import Sampler, check_drawing
 from t2ilib.sampling import load_sampler, weights_file
 from t2ilib.training import Run
@@ -52,6 +53,9 @@ class Request:
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be painted."""
+        check_kinds(self, "request")
+        if not self.system.strip():
+            raise InputError("system: none is named; give a run, a checkpoint, shipped weights or dfgan:FILE")
         check_caption(self.caption)
         check_drawing(self.seed, self.count, self.truncation)
         if self.count > MOST:
@@ -64,7 +68,7 @@ class Painting:
 
     request: Request
     pictures: np.ndarray  # (count, H, W, 3) uint8
-    weights: str  # SHA-256 of the file
+    weights: str  # SHA-256 of the file; of released weights also of the encoder that reads for them
     remarks: tuple[str, ...]  # what the encoder reads otherwise than one may think
     seconds: float
 
@@ -90,6 +94,7 @@ class Studio:
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._eyes: dict[Any, Eyes] = {}
         self._lock = RLock()  # one at a time computes: a CPU is not faster with two, and encoders listen to themselves
+        self._loading = RLock()  # one at a time loads; what is loaded paints meanwhile
 
     def systems(self) -> list[str]:
         """Return the names of the shipped systems that are trained to the end."""
@@ -102,8 +107,8 @@ class Studio:
 
     def paint(self, request: Request) -> Painting:
         """Paint what is asked for; InputError for a source that cannot be loaded."""
+        loaded = self._open(request.system)
         with self._lock:
-            loaded = self._open(request.system)
             started, sampler = time.perf_counter(), loaded.sampler
             told = tuple(remarks(sampler.encoder, [request.caption]))
             batches = list(sampler.stream([request.caption], request.seed, request.count, request.truncation))
@@ -116,7 +121,8 @@ class Studio:
         Without one only shipped weights are opened: a stranger's picture does not choose among the files of a machine.
         InputError for other ones, and where weights of that name are no longer those of the receipt.
         """
-        asked = Request(receipt.caption, source or receipt.system, receipt.seed, receipt.count, receipt.truncation)
+        named = receipt.system if source is None else source
+        asked = Request(receipt.caption, named, receipt.seed, receipt.count, receipt.truncation)
         if source is None:
             shipped = {path.stem: path for path in WEIGHTS.glob("*.safetensors")}
             name = one_line(asked.system, 200)
@@ -141,8 +147,8 @@ class Studio:
             raise InputError("walk: both ends must be of one system and one truncation; choose one")
         if not 2 <= steps <= MOST:
             raise InputError(f"steps = {steps}: must be at least 2 and at most {MOST}")
+        sampler = self._open(first.system).sampler
         with self._lock:
-            sampler = self._open(first.system).sampler
             sentences = sampler.encoder.encode([first.caption, last.caption]).sentence
             ends = [_noise(sampler, each) for each in (first, last)]
             along = torch.linspace(0, 1, steps)
@@ -158,10 +164,10 @@ class Studio:
 
     def eyes(self, source: str) -> Eyes:
         """Return who looks at the pictures of a system: the judges of its recipe, and its training pictures."""
+        sampler = self._open(source).sampler
+        if sampler.recipe is None:
+            return nobody(source)
         with self._lock:
-            sampler = self._open(source).sampler
-            if sampler.recipe is None:
-                return nobody(source)
             judge = sampler.recipe.encoder("judge")
             own = sampler.folder if judge[1].name == TRAINED_HERE else None
             key = (repr(sampler.recipe.data), repr(judge), own)
@@ -172,18 +178,39 @@ class Studio:
             return self._eyes[key]
 
     def _open(self, source: str) -> _Loaded:
+        source = str(source)
+        if (loaded := self._kept(source)) is not None:
+            return loaded
+        with self._loading:
+            if (loaded := self._kept(source)) is None:  # nobody has read it meanwhile
+                loaded = self._read(source)
+                with self._lock:
+                    self._loaded[source] = loaded
+                    while len(self._loaded) > KEPT:
+                        self._loaded.popitem(last=False)
+            return loaded
+
+    def _kept(self, source: str) -> _Loaded | None:
+        """Return a source that is in memory; None where it is not, or its files have changed: a run that goes on."""
         with self._lock:
             loaded = self._loaded.get(source)
-            if loaded is None or loaded.stamp != _stamp(loaded.path, source):  # a run that goes on has newer weights
-                strange = is_released(source)
-                path = released_file(source)[1] if strange else weights_file(source)[0]
-                stamp = _stamp(path, source)
-                loaded = _Loaded(load_sampler(source if strange else path, self.device), path, stamp, sha256(path))
-                self._loaded[source] = loaded
+            if loaded is None or loaded.stamp != _stamp(loaded.path, source):
+                return None
             self._loaded.move_to_end(source)
-            while len(self._loaded) > KEPT:
-                self._loaded.popitem(last=False)
             return loaded
+
+    def _read(self, source: str) -> _Loaded:
+        """Load a source; where its files change meanwhile, InputError."""
+        strange = is_released(source)
+        path = released_file(source)[1] if strange else weights_file(source)[0]
+        stamp = _stamp(path, source)
+        sampler = load_sampler(source if strange else path, self.device)
+        digest = sha256(path)
+        if strange:  # another encoder beside it would paint other pictures
+            digest = hashlib.sha256(f"{digest} {sampler.encoder.fingerprint}".encode()).hexdigest()
+        if _stamp(path, source) != stamp:
+            raise InputError(f"{one_line(path, 300)}: is being written; try again when it is whole")
+        return _Loaded(sampler, path, stamp, digest)
 
 
 @lru_cache(maxsize=1)
@@ -223,9 +250,10 @@ def swap(caption: str, word: str, other: str) -> str:
 
 def _stamp(path: Path, source: str) -> tuple:
     """Return what changes when a file does, or when the run that `source` names has another newest checkpoint."""
-    found = path.stat() if path.is_file() else None
     newest = Run(path.parents[1]).checkpoints()[-1:] if path.parent.name == "checkpoints" else []
-    return path, found and (found.st_size, found.st_mtime_ns), source.endswith(".safetensors") or newest
+    read = [path, *(files_beside(path) if is_released(source) else [])]
+    sizes = [(one, one.stat().st_size, one.stat().st_mtime_ns) for one in read if one.is_file()]
+    return path, sizes, source.endswith(".safetensors") or newest
 
 
 def _noise(sampler: Sampler, request: Request) -> Tensor:

@@ -167,6 +167,7 @@ class Explorer(widgets.VBox):
 
     def walk(self) -> None:
         """Paint the way from the caption and its noise to the other ones, by the first chosen system."""
+        self.way.value = ""  # an older way would stand beside other captions
         if not self._chosen():
             return
         try:
@@ -180,11 +181,14 @@ class Explorer(widgets.VBox):
 
     def choose(self, name: str) -> None:
         """Load a run or a checkpoint, and choose it, too."""
+        if not self._others:
+            self.tell("This page opens no files; choose among the systems of the list.", wrong=True)
+            return
         if not name:
             self.tell("Name a run folder or a checkpoint file first.", wrong=True)
             return
         self._wait()
-        self.worker.ask("add", lambda: self._add(name))
+        self.worker.ask(f"add {name}", lambda: self._add(name))
 
     def look(self, painting: Painting, number: int) -> None:
         """Look closer at a picture of the gallery."""
@@ -226,6 +230,8 @@ class Explorer(widgets.VBox):
         try:
             for number, (title, request) in enumerate(requests, 1):
                 self.tell(f"Painting {number} of {len(requests)}: {title} ...")
+                if number > 1:
+                    self.gallery.keep(number - 1)  # those below are of an earlier caption
                 shown.append(self.studio.paint(request))
                 self.gallery.show(number - 1, title, shown[-1])
         finally:
@@ -244,9 +250,9 @@ class Explorer(widgets.VBox):
         self.tell(f"Walking with {first.system} ...")
         pictures = self.studio.walk(first, last, STEPS)
         strip, moving = png(np.asarray(contact_sheet(pictures, columns=STEPS))), animation(pictures)
-        self.way.value = markup.way(strip, moving, STEPS) + markup.download(
-            moving, "walk.gif", "Save the animation", "image/gif"
-        )
+        title = markup.row(first.system, f'from "{first.caption[:200]}" to "{last.caption[:200]}"')
+        link = markup.download(moving, "walk.gif", "Save the animation", "image/gif")
+        self.way.value = title + markup.way(strip, moving, STEPS) + link
         self.tell(f"{STEPS} pictures from the one to the other, by {first.system}.")
 
     def _add(self, name: str) -> None:

@@ -16,7 +16,7 @@ from t2ilib.official.files import is_stored, read_tensors
 from t2ilib.weights import fault
 
 WEIGHTS, VOCABULARY = "text_encoder*.pth", "captions*.pickle"
-LIMITS = {"limit": 64 << 20, "steps": 20_000_000}  # all captions of COCO as numbers are in its pickle
+LIMITS = {"limit": 32 << 20, "steps": 20_000_000}  # all captions of COCO as numbers are in its pickle
 NUMBERS = 3  # the place of the words' numbers: after captions of both splits and the words by their number
 NAMES = {"encoder.": "embedding.", "rnn.": "lstm."}
 
@@ -43,8 +43,8 @@ def load_text(weights: str | Path, vocabulary: str | Path) -> DAMSMEncoder:
         rows, embedding_dim = entries["embedding.weight"].shape
         gates, half = entries["lstm.weight_hh_l0"].shape
     except (KeyError, ValueError):
-        gates = half = 0
-    if not half or gates != 4 * half:
+        gates = half = embedding_dim = 0
+    if not half or not embedding_dim or gates != 4 * half:
         raise InputError(f"{weights}: no text encoder of DAMSM (an embedding and an LSTM); give text_encoder*.pth")
     layers = sum(name.startswith("lstm.weight_hh_l") and "reverse" not in name for name in entries)
     with torch.device("meta"):

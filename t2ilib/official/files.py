@@ -30,7 +30,26 @@ def read_tensors(path: str | Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: truncated, or not a checkpoint of plain tensors; download it again") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}; a checkpoint maps names to tensors")
+    _check_stored(content, path)
     return content
+
+
+def _check_stored(content: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for tensors whose numbers are not in the file."""
+    waiting, storages = [content], {}
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, Tensor):
+            if item.is_meta:
+                raise InputError(f"{path}: holds tensors without numbers; download it again")
+            if item.layout == torch.strided:
+                storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+    if sum(storages.values()) > path.stat().st_size:
+        raise InputError(f"{path}: says that it holds more numbers than it has bytes for; download it again")
 
 
 def is_stored(value: Tensor) -> bool:

@@ -200,6 +200,9 @@ def test_missing_and_oversized_pickles(tmp_path):
     (tmp_path / "big.pickle").write_bytes(b"(lp0\n.")
     with pytest.raises(InputError, match="larger than"):
         pickles.restricted_load(tmp_path / "big.pickle", limit=3)
+    (tmp_path / "lists.pickle").write_bytes(b"(" + b"]" * 1_500_001 + b"l.")
+    with pytest.raises(InputError, match="over 1,500,000 lists"):
+        pickles.restricted_load(tmp_path / "lists.pickle", steps=20_000_000)
     with pytest.raises(InputError, match="over 2 items"):
         pickles.restricted_load(tmp_path / "big.pickle", steps=2)
 

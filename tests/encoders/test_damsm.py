@@ -59,6 +59,7 @@ def test_eighteen_words_are_read(encoder):
     long, cut = " ".join(["red bird"] * 10), " ".join(["red bird"] * 9)
     assert torch.equal(encoder.encode([long]).sentence, encoder.encode([cut]).sentence)
     assert f"is cut after {LONGEST} tokens" in remarks(encoder, [long])[0] and remarks(encoder, [cut]) == []
+    assert remarks(encoder, [" ".join(["very"] * 30 + ["red", "bird"])]) == []  # unknown words take no place
 
 
 def test_neighbours_in_a_batch_change_nothing(encoder):

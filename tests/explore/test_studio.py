@@ -58,6 +58,23 @@ def test_it_paints_as_the_sampler_does(studio):
     assert painting.seconds > 0 and len(painting.weights) == 64
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("caption", None), ("caption", b"a"), ("seed", 0.5), ("seed", "1"), ("count", True), ("truncation", "1")],
+)
+def test_a_request_of_other_kinds_is_refused(key, value):
+    with pytest.raises(InputError, match=f"request: {key} = .*: must be "):
+        replace(ASKED, **{key: value})
+
+
+def test_a_blank_source_opens_nothing(studio):
+    """Least of all what a stranger's picture names."""
+    receipt = replace(studio.paint(ASKED).receipt(0), system="runs/of_the_stranger")
+    for source in ("", " "):
+        with pytest.raises(InputError, match="system: none is named"):
+            studio.again(receipt, source)
+
+
 def test_it_says_what_the_encoder_cannot_read(studio):
     assert "has no word to read" in studio.paint(replace(ASKED, caption=" 🐦 ")).remarks[0]
     assert studio.unknown(["gancls_toy", "never loaded"], "a red xylophone") == ["xylophone"]

@@ -181,6 +181,60 @@ def test_a_closer_look_that_fails_says_so_where_it_is(explorer, shared, monkeypa
     assert "CLIP score" in explorer.closer.about.value and not failed(explorer)
 
 
+def test_a_look_at_another_picture_is_not_told_of_the_first(explorer, shared, monkeypatch):
+    press(explorer, explorer.generate)
+    eyes, closer = shared.eyes("gancls_toy"), explorer.closer
+    scores = eyes.scores
+
+    def slow(pictures, caption):
+        closer.show(explorer.shown[0], 1)  # meanwhile
+        return scores(pictures, caption)
+
+    monkeypatch.setattr(eyes, "scores", slow)
+    monkeypatch.setattr(eyes, "nearest", lambda pictures: [[]])
+    closer.show(explorer.shown[0], 0)
+    closer.judged(explorer.shown[0], 0, shared)
+    assert "Looking at it" in closer.about.value and "Looking through" in closer.near.value
+    monkeypatch.undo()
+    monkeypatch.setattr(shared, "eyes", lambda system: (_ for _ in ()).throw(InputError("gone")))
+    closer.judged(explorer.shown[0], 1, shared)
+    assert "picture 2 of 4" in closer.about.value and "gone" in closer.near.value
+
+
+def test_a_way_stands_beside_its_own_captions_alone(explorer):
+    explorer.to_caption.value = "a <blue> bird."
+    press(explorer, explorer.go)
+    assert "a &lt;blue&gt; bird." in explorer.way.value and RED in explorer.way.value
+    explorer.to_caption.value = "x" * 20_000
+    press(explorer, explorer.go)
+    assert failed(explorer) and "<blue>" not in explorer.way.value
+
+
+def test_two_checkpoints_may_be_asked_for_at_once(explorer, monkeypatch):
+    gate, paint = threading.Event(), explorer.studio.paint
+    monkeypatch.setattr(explorer.studio, "paint", lambda request: (gate.wait(PATIENCE), paint(request))[1])
+    explorer.generate.click()
+    for name in ("wgan_toy", "dfgan_toy"):
+        explorer.choose(name)
+    gate.set()
+    assert explorer.worker.wait(PATIENCE) and explorer.systems.value == ("gancls_toy", "wgan_toy", "dfgan_toy")
+
+
+def test_no_row_of_an_earlier_caption_stays_below_a_new_one(explorer, shared, monkeypatch):
+    explorer.systems.value = ("gancls_toy", "wgan_toy")
+    press(explorer, explorer.generate)
+    rows, paint = [], shared.paint
+
+    def spying(request):
+        rows.append([painting.request.caption for painting in explorer.shown])
+        return paint(request)
+
+    monkeypatch.setattr(shared, "paint", spying)
+    explorer.caption.value = "a blue bird."
+    press(explorer, explorer.generate)
+    assert rows[1] == ["a blue bird."] and len(explorer.shown) == 2
+
+
 def test_a_walk_is_a_strip_and_a_moving_picture(explorer, shared):
     explorer.to_caption.value, explorer.to_seed.value = "a blue bird.", 3
     press(explorer, explorer.go)
@@ -258,7 +312,11 @@ def test_a_page_for_strangers_opens_no_files(shared):
                 if hasattr(each, "description")}  # fmt: skip
 
     assert "Add" in buttons(Explorer(RED, ["gancls_toy"], shared))
-    assert "Add" not in buttons(Explorer(RED, ["gancls_toy"], shared, others=False))
+    closed = Explorer(RED, ["gancls_toy"], shared, others=False)
+    assert "Add" not in buttons(closed)
+    closed.other.value = "wgan_toy"  # a browser may send what the page does not show
+    press(closed, closed.add)
+    assert closed.systems.value == ("gancls_toy",) and failed(closed) and "opens no files" in said(closed)
 
 
 def test_no_system_is_an_answer_too(explorer):

@@ -118,6 +118,34 @@ def test_weights_that_are_none_are_refused(folder):
             assert str(weights) in str(found.value)
 
 
+def test_tensors_whose_numbers_are_not_in_the_file_are_refused(folder):
+    """They would take memory that nobody has sent, or none that anybody could look at."""
+    source, path = f"dfgan:{folder / 'state_epoch_1220.pth'}", folder / "state_epoch_1220.pth"
+    whole = torch.load(path, weights_only=True)
+    whole["model"]["netG"]["fc.weight"] = whole["model"]["netG"]["fc.weight"].to("meta")
+    torch.save(whole, path)
+    with pytest.raises(InputError, match=r"state_epoch_1220\.pth: holds tensors without numbers"):
+        load_sampler(source)
+
+    class Made:
+        def __reduce__(self):
+            return torch.FloatTensor, (60_000, 2)
+
+    torch.save({"encoder.weight": Made()}, path)
+    with pytest.raises(InputError, match=r"state_epoch_1220\.pth: says that it holds more numbers"):
+        load_sampler(source)
+
+
+def test_an_encoder_that_changes_is_read_again_and_told(folder):
+    """The picture's recipe holds it: another encoder beside the same generator paints another picture."""
+    source, studio = f"dfgan:{folder / 'state_epoch_1220.pth'}", Studio("cpu")
+    first = studio.paint(Request(CAPTIONS[0], source, count=1))
+    numbers = {name: number for number, name in enumerate(reversed(NAMES[1:]), start=1)}
+    (folder / "captions_DAMSM.pickle").write_bytes(pickle.dumps([[], [], {}, numbers], protocol=2))
+    second = studio.paint(Request(CAPTIONS[0], source, count=1))
+    assert (first.pictures != second.pictures).any() and first.weights != second.weights
+
+
 def test_an_encoder_of_another_length_is_refused(folder):
     torch.save(released(TextLSTM(len(NAMES), 300, 64)), folder / "text_encoder200.pth")
     with pytest.raises(InputError, match="reads sentences of 32 numbers, damsm-text_encoder200 gives 64"):
@@ -141,3 +169,12 @@ def test_systems_whose_captions_nobody_reads_say_so(tmp_path, name):
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match=r"x\.pth: no such file"):
         load_sampler(f"dfgan:{tmp_path / 'x.pth'}")
+    with pytest.raises(InputError, match="too long; give dfgan:FILE"):
+        load_sampler(f"dfgan:{'a' * 300}")
+
+
+def test_a_file_that_is_none_is_refused_before_anything_is_fetched(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("no checkpoint")
+    monkeypatch.setattr("t2ilib.released.load_encoder", lambda name: pytest.fail("fetched"))
+    with pytest.raises(InputError, match=r"README\.md: truncated, or not a checkpoint"):
+        load_sampler(f"galip:{tmp_path / 'README.md'}")
