@@ -115,6 +115,7 @@ class Shared:
 
     def __call__(self, pictures: Tensor) -> Seen:
         """Return what the extractor saw, the last time where it is the same tensor, unchanged."""
-        if self._last is None or self._last[0] is not pictures or self._last[1] != pictures._version:
-            self._last = (pictures, pictures._version, self.extractor(pictures))
+        version = -1 if pictures.is_inference() else pictures._version  # inference tensors count no changes
+        if version < 0 or self._last is None or self._last[0] is not pictures or self._last[1] != version:
+            self._last = (pictures, version, self.extractor(pictures))
         return self._last[2]

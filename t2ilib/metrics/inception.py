@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
+from t2ilib.devices import CPU_BATCH, GPU_BATCH
 from t2ilib.errors import InputError, one_line
 from t2ilib.metrics.downloads import released_file
 from t2ilib.metrics.extractors import Seen
@@ -74,6 +75,10 @@ class Inception:
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Seen:
         """Return what the network sees in pictures (B, 3, H, W) in [-1, 1], rounded to 8 bits first."""
-        levels = self._resized(to_bytes(pictures.to(self._device)))
-        features = self._trunk((levels - 128) / 128)
+        parts = pictures.split(CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)
+        features = torch.cat([self._features(part.to(self._device)) for part in parts])
         return Seen(features.cpu(), (features @ self._classes.T).softmax(dim=1).cpu())
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        levels = self._resized(to_bytes(pictures))
+        return self._trunk((levels - 128) / 128)

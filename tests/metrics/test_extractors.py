@@ -64,6 +64,12 @@ def test_metrics_share_one_look():
     assert looks == [4, 4] and not torch.equal(third.features, first.features), "changed in place"
     shared(images.clone())
     assert looks == [4, 4, 4], "another tensor"
+    with torch.inference_mode():
+        untracked = pictures(4)
+    assert torch.equal(shared(untracked).features, first.features)
+    with torch.inference_mode():
+        untracked.mul_(0.5)
+    assert torch.equal(shared(untracked).features, third.features), "changed, and nobody counts it"
     assert (shared.name, shared.resize, shared.size) == ("small", "none", SIZE)
 
 
