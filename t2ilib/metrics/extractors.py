@@ -51,6 +51,11 @@ def look(extractor: Extractor, pictures: Tensor) -> Seen:
     return seen
 
 
+def protocol(extractor: Extractor) -> dict[str, str]:
+    """Return what every result says of the extractor it was made with."""
+    return {"extractor": extractor.name, "resize": extractor.resize}
+
+
 class Custom:
     """Any network as an extractor, such as a small one in a test."""
 

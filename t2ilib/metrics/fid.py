@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import Extractor, look
+from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.frechet import frechet_from_moments
 from t2ilib.metrics.intake import Intake
 from t2ilib.metrics.intervals import GROUPS, jackknifed
 from t2ilib.metrics.measured import Measured
-from t2ilib.metrics.moments import Moments, Reference, joined
+from t2ilib.metrics.moments import Moments, Reference, check_reference, joined
 
 FEW, WIDE = 10, 512  # groups of the jackknife for features longer than that
 BUFFER = 1024  # rows that wait, so that the wide matrices are touched seldom
@@ -98,18 +98,3 @@ class Fid:
     def _distance(self, found: Moments) -> float:
         ours = found.mean, found.covariance()
         return frechet_from_moments(*ours, self.reference.mean, self.reference.covariance)
-
-
-def check_reference(extractor: Extractor, reference: Reference) -> None:
-    """Raise InputError for a reference that another extractor, or another resize, has seen."""
-    if reference.size != extractor.size:
-        told = f"{reference.size} features against {extractor.size} of {extractor.name}"
-        raise InputError(f"reference: {told}; compute it with that extractor")
-    for key, value in protocol(extractor).items():
-        if reference.details.get(key, value) != value:
-            raise InputError(f"reference: its {key} is {reference.details[key]}, not {value}; compute it with that")
-
-
-def protocol(extractor: Extractor) -> dict[str, str]:
-    """Return what every result says of the extractor it was made with."""
-    return {"extractor": extractor.name, "resize": extractor.resize}

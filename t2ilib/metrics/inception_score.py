@@ -14,8 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import Extractor, look
-from t2ilib.metrics.fid import protocol
+from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
 from t2ilib.metrics.intervals import LEVEL
 from t2ilib.metrics.measured import Measured

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import Extractor, look
-from t2ilib.metrics.fid import check_reference, protocol
+from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
 from t2ilib.metrics.intervals import NORMAL
 from t2ilib.metrics.measured import Measured
-from t2ilib.metrics.moments import Reference
-from t2ilib.metrics.rows import Rows
+from t2ilib.metrics.moments import Reference, kept_features
+from t2ilib.metrics.rows import MOST, Rows
 
-MOST = 10_000  # feature vectors that are kept of the pictures, and of the reference: 82 MB of Inception's
 PARTS = 20  # of the jackknife
 
 
@@ -110,11 +108,3 @@ def jackknife_error(fakes: Tensor, real: Tensor) -> float:
 def kernel_diagonal(rows: Tensor) -> Tensor:
     """Return k(x, x) of each row."""
     return (rows.square().sum(dim=1) / rows.shape[1] + 1) ** 3
-
-
-def kept_features(extractor: Extractor, reference: Reference) -> Tensor:
-    """Return the feature vectors (K, F) that a reference keeps; InputError where it keeps none, or another's."""
-    check_reference(extractor, reference)
-    if reference.features is None:
-        raise InputError("reference: keeps moments, no feature vectors; compute it anew with some kept")
-    return reference.features

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from t2ilib.errors import InputError
+from t2ilib.metrics.extractors import Extractor, protocol
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,21 @@ def joined(parts: Iterable[Moments], size: int) -> Moments:
     for part in parts:
         whole.join(part)
     return whole
+
+
+def check_reference(extractor: Extractor, reference: Reference) -> None:
+    """Raise InputError for a reference that another extractor, or another resize, has seen."""
+    if reference.size != extractor.size:
+        told = f"{reference.size} features against {extractor.size} of {extractor.name}"
+        raise InputError(f"reference: {told}; compute it with that extractor")
+    for key, value in protocol(extractor).items():
+        if reference.details.get(key, value) != value:
+            raise InputError(f"reference: its {key} is {reference.details[key]}, not {value}; compute it with that")
+
+
+def kept_features(extractor: Extractor, reference: Reference) -> Tensor:
+    """Return the feature vectors (K, F) that a reference keeps; InputError where it keeps none, or another's."""
+    check_reference(extractor, reference)
+    if reference.features is None:
+        raise InputError("reference: keeps moments, no feature vectors; compute it anew with some kept")
+    return reference.features

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import Extractor, look
-from t2ilib.metrics.fid import protocol
+from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
 from t2ilib.metrics.intervals import interval
-from t2ilib.metrics.kid import MOST, kept_features
 from t2ilib.metrics.measured import Measured
-from t2ilib.metrics.moments import Reference
-from t2ilib.metrics.rows import Rows
+from t2ilib.metrics.moments import Reference, kept_features
+from t2ilib.metrics.rows import MOST, Rows
 
 BLOCK = 500  # rows whose distances to all others lie in memory at a time
 

@@ -20,12 +20,10 @@ from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError, warn
 from t2ilib.files import DATA
-from t2ilib.metrics.extractors import Extractor, look
-from t2ilib.metrics.fid import protocol
+from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
-from t2ilib.metrics.kid import MOST
 from t2ilib.metrics.moments import Moments, Reference
-from t2ilib.metrics.rows import Rows
+from t2ilib.metrics.rows import MOST, Rows
 from t2ilib.pictures import to_float
 from t2ilib.settings import SEED, Range, check_ranges
 from t2ilib.weights import digest, save_tensors

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from t2ilib.errors import InputError
 
+MOST = 10_000  # rows that a metric keeps by default of pictures, and of a reference: 82 MB of Inception's features
+
 
 class Rows:
     """Collects rows (B, F) in float32."""

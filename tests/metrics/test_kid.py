@@ -31,6 +31,7 @@ def test_one_subset_of_all_is_the_double_loop():
     assert found.value == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
 def test_agrees_with_torchmetrics_subset_by_subset():
     """torchmetrics draws subsets of its own; over many of them the means agree."""
     from torchmetrics.image.kid import KernelInceptionDistance
