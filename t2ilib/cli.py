@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from t2ilib import __version__
-from t2ilib.commands import catalogue, runs, training
+from t2ilib.commands import catalogue, comparing, runs, training
 from t2ilib.commands.options import Device, Missing, Source, Truncation, echo
 from t2ilib.errors import InputError, one_line, warn
 from t2ilib.files import RUNS
@@ -77,6 +77,7 @@ for command in (training.train, training.resume, runs.stop, runs.follow, runs.ru
     app.command()(command)
 app.command("list")(catalogue.show)
 app.command()(catalogue.cache)
+app.command()(comparing.compare)
 
 
 @app.command()

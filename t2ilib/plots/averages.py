@@ -81,9 +81,7 @@ def _looks(count: int) -> list[tuple[str, str]]:
 
 def _legend(figure: Figure, runs: Mapping, beside: Mapping) -> None:
     """Name systems and what stands beside them, each once, below."""
-    looks = [
-        {"color": colour, "linewidth": 2, "marker": marker, "markersize": 4.5} for colour, marker in _looks(len(runs))
-    ]
-    looks += [{"color": INK, "linestyle": "--", "linewidth": 1.2}] * len(beside)
-    lines = [Line2D([], [], **look) for look in looks]
+    look = {"linewidth": 2, "markersize": 4.5}
+    lines = [Line2D([], [], color=colour, marker=marker, **look) for colour, marker in _looks(len(runs))]
+    lines += [Line2D([], [], color=INK, linestyle="--", linewidth=1.2) for _ in beside]
     figure.legend(lines, [*runs, *beside], loc="outside lower left", ncols=4)

@@ -12,7 +12,7 @@ from t2ilib.files import atomic, write_json, write_text
 from t2ilib.plots.style import png_bytes
 from t2ilib.provenance import environment, hardware
 from t2ilib.side_by_side.drawing import title_of
-from t2ilib.side_by_side.rows import Row
+from t2ilib.side_by_side.rows import MEMORY, Row
 
 if TYPE_CHECKING:
     from t2ilib.side_by_side.compare import Comparison
@@ -25,11 +25,9 @@ COSTS = {  # column -> what it says, for the page
     "hours": "of training, mean over the seeds",
     "s per 1,000 pictures": "of training",
     "painted per second": "pictures, their captions read anew",
-    "MiB to paint": "most that tensors take at a time, weights included",
+    MEMORY: "most that tensors take at a time, weights included",
 }
-OPEN = (
-    "Open markers in quality.png: measured by an older version of the measures, or one that says less of its protocol."
-)
+OPEN = "open markers in quality.png: measured by an older version of the measures"
 
 
 def markdown(found: "Comparison") -> str:
@@ -48,9 +46,8 @@ def _first_line(found: "Comparison") -> str:
     told |= {"judge_encoder": "judge {}"}
     equal = ", ".join(text.format(said[key]) for key, text in told.items() if key in said)
     if found.differing:
-        return (
-            f"**These rows do not compare:** they differ in {', '.join(found.differing)}. Split {found.split}; {equal}."
-        )
+        differ = ", ".join(found.differing)
+        return f"**These rows do not compare:** they differ in {differ}. Equal are: {equal}, split {found.split}."
     return f"One budget: {equal}; split {found.split}. In brackets how far the 95 % intervals of the seeds reach."
 
 
@@ -71,7 +68,7 @@ def _table(found: "Comparison") -> list[str]:
 def _cost_table(found: "Comparison") -> list[str]:
     machines = sorted({name for row in found.rows for name in row.hardware})
     batch = CPU_BATCH if this_process().device.type == "cpu" else GPU_BATCH
-    said = f"Trained on {'; '.join(machines)}. Painted on {hardware()}, in batches of {batch}; memory is that of {CPU_BATCH} pictures."
+    said = f"Trained on {'; '.join(machines)}. Painted on {hardware()}, in batches of {batch}."
     rows = [[row.name, *(_cost(row.costs.get(title)) for title in COSTS)] for row in found.rows]
     return [said, "", *_lines(["system", *COSTS], rows)]
 

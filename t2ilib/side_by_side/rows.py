@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from t2ilib.comparison import BESIDE, Finished, Number, chance, measured, over_seeds
+from t2ilib.devices import CPU_BATCH
 from t2ilib.encoders.vocabulary import remarks
 from t2ilib.errors import InputError, warn
 from t2ilib.files import read_json
@@ -20,6 +21,7 @@ from t2ilib.training.run import ENVIRONMENT
 
 FIRST = "attribute_accuracy", "composition", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity"
 OTHER = (*BESIDE, "intervals")  # entries of metrics that are no metric
+MEMORY = f"MiB to paint {CPU_BATCH}"  # a cost
 UNKNOWN = "an unknown machine"
 
 
@@ -131,7 +133,7 @@ def _painted(one: Finished, weights: Path, captions: Sequence[str], seed: int) -
     pictures = to_uint8(torch.cat(list(sampler.draw(captions, noise))))
     paid = {
         "painted per second": costs.pictures_per_second(sampler, captions),
-        "MiB to paint": costs.painting_memory(sampler, captions) / 2**20,
+        MEMORY: costs.painting_memory(sampler, captions) / 2**20,
     }
     return {"costs": paid, "pictures": pictures, "painted_by": f"{weights.parent.name}/{weights.name}"}
 
