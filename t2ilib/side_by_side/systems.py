@@ -39,11 +39,13 @@ def open_systems(folders: Sequence[str | Path], split: str, *, different: bool) 
     budgets are, naming the first difference.
     """
     found = open_all(*COMMITTED) if not folders else [one for folder in folders for one in _opened(folder)]
+    for one in found:
+        one.run.known = one.run.recipe  # it is asked for often, and read once
     runs = {one.run.folder.resolve(): replace(one, results={split: one.result(split)}) for one in found}
     ordered = sorted(runs.values(), key=lambda one: (one.run.folder.name, str(one.run.folder)))
     check_seeds(ordered)
     systems = _grouped(ordered)
-    for group in [[one for each in systems for one in each.runs]] if not different else [s.runs for s in systems]:
+    for group in [system.runs for system in systems] if different else [ordered]:
         same_budget(group)
     return systems
 
