@@ -107,19 +107,14 @@ def _points(one: Finished) -> list[dict]:
 
 def _trained(system: Seeds) -> dict[str, float | None]:
     """Return what training cost, the mean over the seeds, and how many weights there are, where that can be said."""
-    spent, shown = [], system.runs[0].budget["pictures seen"]
-    for one in system.runs:
-        seconds = one.run.records()[-1].get("seconds")
-        if not isinstance(seconds, int | float):
-            raise InputError(f"{one.run.folder / 'records.jsonl'}: its last record has no seconds; train the run again")
-        spent.append(seconds)
+    shown = system.runs[0].budget["pictures seen"]
+    mean = float(np.mean([one.run.records()[-1]["seconds"] for one in system.runs]))
     try:
         counted = costs.parameters(system.runs[0].run)
         sizes = {"generator": counted.generator, "discriminator": counted.discriminator, "frozen": counted.frozen}
     except InputError as error:
         warn(f"{system.name}: its weights are not counted: {error}")
         sizes = dict.fromkeys(("generator", "discriminator", "frozen"))
-    mean = float(np.mean(spent))
     return {**sizes, "pictures seen": shown, "hours": mean / 3600, "s per 1,000 pictures": 1000 * mean / shown}
 
 

@@ -41,6 +41,8 @@ def open_systems(folders: Sequence[str | Path], split: str, *, different: bool) 
     found = open_all(*COMMITTED) if not folders else [one for folder in folders for one in _opened(folder)]
     for one in found:
         one.run.known = one.run.recipe  # it is asked for often, and read once
+        if not isinstance(one.run.records()[-1].get("seconds"), int | float):
+            raise InputError(f"{one.run.folder / 'records.jsonl'}: its last record has no seconds; train the run again")
     runs = {one.run.folder.resolve(): replace(one, results={split: one.result(split)}) for one in found}
     ordered = sorted(runs.values(), key=lambda one: (one.run.folder.name, str(one.run.folder)))
     check_seeds(ordered)
