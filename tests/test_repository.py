@@ -161,6 +161,7 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
         "metrics",
         "models",
         "plots",
+        "sampler",
         "sampling",
         "summary",
         "training",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from t2ilib.comparison import HELD_OUT
 from t2ilib.errors import InputError, one_line
 from t2ilib.metrics.results import check_folder
-from t2ilib.sampling import check_drawing
+from t2ilib.sampler import check_drawing
 from t2ilib.side_by_side import drawing, pages
 from t2ilib.side_by_side.rows import Row, row_of, rows_beside
 from t2ilib.side_by_side.systems import (

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from t2ilib.assembly import TASKS, load_encoder, model_values
 from t2ilib.devices import CPU_BATCH
 from t2ilib.memory import size_of
-from t2ilib.sampling import Sampler
+from t2ilib.sampler import Sampler
 from t2ilib.summary import weights
 from t2ilib.training import Run
 
