@@ -1,5 +1,6 @@
 """The two figures of a comparison: what the systems paint, and how good they were on the way."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ NAMES = {"attribute_accuracy": "attributes", "r_precision": "R-precision", "clip
 WHOLE = {"fd": "FD", "fid": "FID", "kid": "KID", "clip": "CLIP", "lpips": "LPIPS", "ssim": "SSIM", "topiq": "TOPIQ"}
 LESS = {"fd", "fid", "kid", "lpips"}  # words in names of numbers of which less is better
 ALONG = {"pictures seen, thousands": ("images", 1e3), "minutes of training": ("seconds", 60)}
+LETTERS = 100  # of a line across a figure
 BLANK = 242  # grey of pictures that nobody painted
 
 
@@ -60,5 +62,6 @@ def quality(rows: Sequence[Row], beside: Sequence[Row], metrics: Sequence[str], 
         across = {"one colour": {title: number[0] for title, number in found.items() if number}}
     figure = plots.averages({row.name: row.points for row in rows}, terms, ALONG, across, hollow="earlier")
     if differing:
-        figure.suptitle(f"These runs do not compare: they differ in {', '.join(differing)}", fontsize=9)
+        told = f"These runs do not compare: they differ in {', '.join(differing)}"
+        figure.suptitle(textwrap.fill(told, LETTERS), fontsize=9)
     return figure

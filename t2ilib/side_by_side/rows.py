@@ -16,7 +16,7 @@ from t2ilib.metrics.results import entry
 from t2ilib.pictures import to_uint8
 from t2ilib.sampling import load_sampler
 from t2ilib.side_by_side import costs
-from t2ilib.side_by_side.systems import Seeds, settings_of, weights_of
+from t2ilib.side_by_side.systems import Seeds, settings_of, source_name, weights_of
 from t2ilib.training.run import ENVIRONMENT
 
 FIRST = "attribute_accuracy", "composition", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity"
@@ -36,7 +36,7 @@ class Row:
     numbers: Mapping[str, Number | None] = field(default_factory=dict)  # metric -> mean, lowest and highest bound
     points: tuple[tuple[dict, ...], ...] = ()  # per seed what it had reached at each measured step
     pictures: np.ndarray | None = None  # (captions, H, W, 3) bytes
-    painted_by: str = ""  # the file of the weights
+    painted_by: str = ""  # the file of the weights, as in the comparison's sources
     missing: str = ""  # why nothing is painted
     hardware: tuple[str, ...] = ()  # that it was trained on
 
@@ -77,7 +77,7 @@ def rows_beside(systems: Sequence[Seeds], differing: Sequence[str]) -> list[Row]
     for combination, metrics in groups.items():
         guessed = {key: chance(metrics, key) for key in measures(metrics)}
         numbers = {key: (value, value, value) for key, value in guessed.items() if value is not None}
-        rows.append(Row("chance", settings=dict(combination), numbers=numbers))
+        rows += [Row("chance", settings=dict(combination), numbers=numbers)] if numbers else []
         for kind, title in BESIDE.items():
             own = [each.get(kind) or {} for each in metrics]
             found = {key: over_seeds(own, key) for key in measures(own)}
@@ -100,6 +100,8 @@ def _points(one: Finished) -> list[dict]:
     """Return what a run had reached at each measured step: images, seconds, every number, and whether by `earlier`."""
     (split,), found = one.results, []
     for point in measured(one, split):
+        if not all(isinstance(point[key], int | float) for key in ("images", "seconds")):
+            continue
         numbers = {key: _number(point["metrics"], key) for key in measures([point["metrics"]])}
         found.append({key: point[key] for key in ("step", "images", "seconds", "earlier")} | numbers)
     return found
@@ -130,7 +132,7 @@ def _painted(one: Finished, weights: Path, captions: Sequence[str], seed: int) -
         "painted per second": costs.pictures_per_second(sampler, captions),
         MEMORY: costs.painting_memory(sampler, captions) / 2**20,
     }
-    return {"costs": paid, "pictures": pictures, "painted_by": f"{weights.parent.name}/{weights.name}"}
+    return {"costs": paid, "pictures": pictures, "painted_by": source_name(one, weights)}
 
 
 def _hardware(one: Finished) -> str:

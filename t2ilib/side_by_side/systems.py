@@ -98,7 +98,8 @@ def differing_settings(systems: Sequence[Seeds]) -> list[str]:
     """Return the settings in which not all systems are equal."""
     found = [settings_of(system) for system in systems]
     keys = dict.fromkeys(key for settings in found for key in settings)
-    return [key for key in keys if len({settings.get(key, "") for settings in found}) > 1]
+    unequal = [key for key in keys if len({settings.get(key, "") for settings in found}) > 1]
+    return [key for key in unequal if key.rpartition(".")[0] not in unequal]  # where one says nothing, no details
 
 
 def of_the_protocol(setting: str) -> bool:
@@ -111,6 +112,7 @@ def _flat(budget: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
     for key, value in budget.items():
         inner = asdict(value) if is_dataclass(value) else value
         if isinstance(inner, Mapping):
+            rows.append((key.removesuffix(f", {split}"), "given"))
             rows += _flat({f"{key.removesuffix(f', {split}')}.{name}": each for name, each in inner.items()}, split)
         elif isinstance(inner, str) and DIGEST.fullmatch(inner):
             rows.append((key, inner[:12]))
@@ -142,9 +144,12 @@ def sources_of(systems: Sequence[Seeds]) -> dict[str, str]:
         folder = one.run.folder
         paths = [folder / name for name in (CONFIG, "records.jsonl", ENVIRONMENT)]
         paths += [*sorted((folder / "results").glob("*.json")), *filter(None, [weights_of(one)])]
-        found |= {f"{folder.name}: {_within(path, folder)}": files.sha256(path) for path in paths if path.is_file()}
+        found |= {source_name(one, path): files.sha256(path) for path in paths if path.is_file()}
     return found
 
 
-def _within(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else f"{path.parent.name}/{path.name}"
+def source_name(one: Finished, path: Path) -> str:
+    """Return how a comparison calls a file that it read for a run: the run, and the file's place in it or elsewhere."""
+    folder = one.run.folder
+    inside = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else f"{path.parent.name}/{path.name}"
+    return f"{folder.name}: {inside}"

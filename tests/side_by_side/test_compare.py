@@ -68,7 +68,7 @@ def test_the_files_hold_what_was_found(trained, tmp_path):
     told = json.loads((out / "compare.json").read_text())
     assert told["compares"] and told["captions"] == CAPTIONS and told["seed"] == 3 and told["split"] == "test"
     assert told["rows"][0]["numbers"]["toy_fd"] == pytest.approx([70, 63, 77])
-    assert told["rows"][0]["painted_by"] == "checkpoints/step_00000020.safetensors"
+    assert told["rows"][0]["painted_by"] == "a_toy: checkpoints/step_00000020.safetensors"
     assert {"commit", "hardware", "torch", "date", "command"} <= told["environment"].keys()
     digest = files.sha256(tmp_path / "a_toy" / "records.jsonl")
     assert told["sources"]["a_toy: records.jsonl"] == digest
@@ -267,7 +267,8 @@ def test_the_committed_runs_compare_and_are_painted_by_the_shipped_weights(monke
     for row in found.rows:
         own = [one.result()["metrics"] for one in runs if one.name == row.name]
         assert row.numbers["toy_fd"] == over_seeds(own, "toy_fd") and len(row.seeds) == len(own)
-        assert row.pictures is not None and row.painted_by == f"weights/{row.name}.safetensors"
+        assert row.pictures is not None and row.painted_by == f"{row.name}: weights/{row.name}.safetensors"
+        assert row.painted_by in found.sources
         assert row.costs["generator"] > 10**6 and len(row.points[0]) == 3
     assert len(found.captions) == 8 and not found.differing
     readme = (ROOT / "README.md").read_text()

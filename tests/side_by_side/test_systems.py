@@ -70,6 +70,13 @@ def test_different_budgets_are_told_setting_by_setting(run):
     assert settings_of(systems[1])["pictures seen"] == "1,280" and settings_of(systems[0])["source.name"] == "toy birds"
 
 
+def test_what_one_run_does_not_say_is_one_difference(run):
+    systems = opened(run("a"), run("b", source=None), run("c", source={"name": "others"}), different=True)
+    assert differing_settings(systems) == ["source"]
+    assert [settings_of(system)["source"] for system in systems] == ["given", "none", "given"]
+    assert differing_settings([systems[0], systems[2]]) == ["source.name"]
+
+
 def test_seeds_of_one_system_have_one_budget_even_where_systems_may_differ(run):
     with pytest.raises(InputError, match="pictures seen: a_toy 640, a_toy_seed1 1280"):
         opened(run("a_toy"), run("a_toy_seed1", images=1280), different=True)
