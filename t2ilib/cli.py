@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from t2ilib import __version__
-from t2ilib.commands import catalogue, measuring, runs, training
 from t2ilib.commands.options import Device, Missing, Truncation, echo
 from t2ilib.errors import InputError, one_line, warn
 
@@ -76,6 +75,7 @@ for command in (training.train, training.resume, runs.stop, runs.follow, runs.ru
 app.command("list")(catalogue.show)
 app.command()(catalogue.cache)
 app.command()(measuring.evaluate)
+app.command()(comparing.compare)
 
 
 @app.command()

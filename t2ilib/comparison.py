@@ -6,6 +6,7 @@ A run folder is named after its recipe; further seeds of the same run are called
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from t2ilib import models
@@ -20,6 +21,7 @@ PROTOCOL = (  # what is equal in a comparison
     *("version", "source", "reference_count", "real_size", "text_encoder", "judge_encoder", "extractor"),
     *("n", "truncation", "candidates", "diversity_captions", "per_caption"),
 )
+BESIDE = {"one_colour": "one colour", "real": "real pictures"}  # what results hold beside the system's numbers
 ENCODERS = ("text_encoder", "judge_encoder")
 Number = tuple[float, float, float]  # mean over the seeds, and the lowest and highest bound of their intervals
 
@@ -118,10 +120,20 @@ def same_budget(runs: Sequence[Finished], encoders: bool = True) -> dict:
     Seeds of one system have to be that: one recipe, trained from different seeds. Without `encoders` each run may have
     been read and scored by its own: then their pictures compare, and their scores do not.
     """
-    own = () if encoders else tuple(f"{name}, " for name in ENCODERS)
+    check_seeds(runs)
+    first = runs[0]
+    for other in runs[1:]:
+        for key in differing((first, other), encoders):
+            told = f"{first.run.folder.name} {first.budget.get(key)}, {other.run.folder.name} {other.budget.get(key)}"
+            raise InputError(f"{key}: {told}; runs of different budgets do not compare")
+    return first.budget
+
+
+def check_seeds(runs: Sequence[Finished]) -> None:
+    """Raise InputError for no runs, and for runs of one name that are not one recipe trained from different seeds."""
     if not runs:
         raise InputError("no runs to compare; name at least one")
-    first, systems = runs[0], {}
+    systems: dict[str, list] = {}
     for one in runs:
         earlier = systems.setdefault(one.name, [])
         recipe = one.run.recipe
@@ -130,15 +142,45 @@ def same_budget(runs: Sequence[Finished], encoders: bool = True) -> dict:
         if recipe.training.seed in [each.training.seed for each in earlier]:
             raise InputError(f"{one.run.folder.name}: has the seed of another run of {one.name}; train another seed")
         earlier.append(recipe)
-    for other in runs[1:]:
-        for key in dict.fromkeys((*first.budget, *other.budget)):
-            if key.startswith(own):
-                continue
-            mine, its = first.budget.get(key), other.budget.get(key)
-            if mine != its:
-                told = f"{first.run.folder.name} {mine}, {other.run.folder.name} {its}"
-                raise InputError(f"{key}: {told}; runs of different budgets do not compare")
-    return first.budget
+
+
+def differing(runs: Sequence[Finished], encoders: bool = True) -> list[str]:
+    """Return the keys of the budget in which not all runs are equal; without `encoders` these may differ."""
+    own = () if encoders else tuple(f"{name}, " for name in ENCODERS)
+    budgets = [one.budget for one in runs]
+    keys = [key for key in dict.fromkeys(chain.from_iterable(budgets)) if not key.startswith(own)]
+    return [key for key in keys if any(budget.get(key) != budgets[0].get(key) for budget in budgets)]
+
+
+def measured(one: Finished, split: str = HELD_OUT) -> list[dict]:
+    """Return what a run had reached whenever it was measured on a split, by the protocol of its last results.
+
+    Each is the step, images and seconds of the record, the metrics, and `earlier`: whether an older version of the
+    measures, or one that does not say all of its protocol, found them. Other judges' results are left out.
+    """
+    final, newest = one.result(split)["protocol"], {}
+    for result in results_of(one.run):
+        told = result["protocol"]
+        known = {key for key in PROTOCOL if key != "version" and key in told}
+        if split_of(result) == split and all(told[key] == final.get(key) for key in known):
+            newest[told.get("step")] = result
+    found = []
+    for record in one.run.records():
+        if record["step"] in newest:
+            result = newest[record["step"]]
+            earlier = any(result["protocol"].get(key) != final.get(key) for key in PROTOCOL)
+            spent = {key: record.get(key) for key in ("step", "images", "seconds")}
+            found.append({**spent, "metrics": result["metrics"], "earlier": earlier})
+    return found
+
+
+def chance(metrics: Sequence[Mapping], key: str) -> float | None:
+    """Return what guessing reaches in a number, averaged over several evaluations; None where they do not say so."""
+    found = [each.get(key) for each in metrics]
+    if key == "composition":
+        found = [(each.get("attribute_accuracy") or {}).get(key) for each in metrics]
+    told = [place["chance"] for place in found if isinstance(place, Mapping) and "chance" in place]
+    return sum(told) / len(told) if told else None
 
 
 def over_seeds(metrics: Sequence[Mapping], key: str) -> Number | None:

@@ -116,9 +116,7 @@ def evaluate_protocol(
     reference = dataset_reference(compared, extractor, protocol.augmentation) if with_reference else None
     number = protocol.count(len(asked))
     if "fid" in protocol.metrics and number < FEW:
-        warn(
-            f"{name}: a FID of {number:,} pictures lies far above that of the literature's 30,000; compare equal numbers"
-        )
+        warn(f"{name}: a FID of {number:,} pictures lies far above one of the literature's 30,000")
     if line := check_reads("text", sampler.encoder, list(chain.from_iterable(asked.captions)), 1.0):
         warn(line)
     settings = EvaluationSettings(number, protocol.seed if seed is None else seed, truncation=protocol.truncation)

@@ -158,3 +158,49 @@ def test_the_compiled_variant_of_galip_and_its_scales_are_those_of_the_recipe(ga
         sizes = models.build("galip", encoders, image_size=recipe.data.side, **recipe.model).config
     rates = {name: getattr(sizes, name) for name in ("lr", "discriminator_lr", "ema")}
     assert galip.SCALES["toy"](**rates) == sizes
+
+
+@pytest.fixture
+def evaluation(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("evaluation")
+
+
+def test_painting_ahead_gives_the_same_batches_and_raises_what_went_wrong(evaluation):
+    batches = [torch.full((2,), float(number)) for number in range(7)]
+    taken, most = [], 0
+
+    def told():
+        for batch in batches:
+            taken.append(batch)
+            yield batch
+
+    for number, batch in enumerate(evaluation.ahead(told(), most=2)):
+        assert torch.equal(batch, batches[number])
+        most = max(most, len(taken) - number)
+    assert len(taken) == 7 and most <= 4  # two wait, one is painted, one is looked at
+
+    def torn():
+        yield batches[0]
+        raise ValueError("torn")
+
+    with pytest.raises(ValueError, match="torn"):
+        list(evaluation.ahead(torn()))
+
+
+def test_an_evaluation_is_timed_in_four_ways(evaluation, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
+    before = torch.get_num_threads()
+    evaluation.main(count=4, repeats=1, systems=("gancls_toy",))
+    torch.set_num_threads(before)
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    ways = [evaluation.PAINTED, evaluation.LOOKED, evaluation.TURNS, evaluation.OVERLAPPED]
+    assert [(row["way"], row["threads"]) for row in result["rows"]] == [(way, n) for n in (1, 2) for way in ways]
+    assert all(0 < row["pictures per second"] <= row["best turn"] for row in result["rows"])
+    assert result["count"] == 4 and "hardware" in result["environment"]
+
+
+def test_all_four_ways_look_at_the_same_pictures(evaluation):
+    calls = evaluation.ways("gancls_toy", 20)
+    looks = [calls[way]() for way in (evaluation.LOOKED, evaluation.TURNS, evaluation.OVERLAPPED)]
+    assert all((look.vectors() == looks[0].vectors()).all() and len(look.vectors()) == 20 for look in looks)

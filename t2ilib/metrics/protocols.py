@@ -149,8 +149,8 @@ PROTOCOLS: dict[str, Protocol] = {
         reference="train",
     ),
     "galip_birds": Protocol(
-        "The GALIP replication's table: CUB at 224 pixels, with LPIPS and SSIM against the picture of the same caption, "
-        "and TOPIQ without reference. How many pictures it measured is not known to us; ten passes are our choice.",
+        "The GALIP replication's table: CUB at 224 pixels, with LPIPS and SSIM against the picture of the same "
+        "caption, and TOPIQ by itself. How many pictures it measured is not known to us; ten passes are our choice.",
         *("data/birds", 224, "inception-legacy", (*INCEPTION, "lpips", "ssim", "topiq")),
         packed=256,
         passes=10,

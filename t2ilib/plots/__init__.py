@@ -4,6 +4,7 @@ Figures are `matplotlib` figures made without `pyplot`: nothing is drawn twice i
 same content gives the same bytes: no dates, no versions.
 """
 
+from t2ilib.plots.averages import averages
 from t2ilib.plots.charts import banded, bars, curves, lines, progress, smoothed
 from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
 from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
@@ -25,6 +26,7 @@ __all__ = [
     "Plot",
     "Sheet",
     "Surface",
+    "averages",
     "banded",
     "bars",
     "contact_sheet",
