@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from t2ilib import __version__
+from t2ilib.commands import catalogue, comparing, measuring, runs, training
 from t2ilib.commands.options import Device, Missing, Truncation, echo
 from t2ilib.errors import InputError, one_line, warn
 

@@ -16,6 +16,7 @@ from t2ilib.encoders.contrastive import Contrastive
 from t2ilib.encoders.vocabulary import check_reads
 from t2ilib.errors import InputError, warn
 from t2ilib.features import Batch, Needs
+from t2ilib.metrics import references
 from t2ilib.metrics.attributes import attribute_accuracy, chance_of
 from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team
 from t2ilib.metrics.evaluate import evaluate, real_precision
@@ -24,7 +25,6 @@ from t2ilib.metrics.inception import Inception
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.measured import Metric
 from t2ilib.metrics.protocols import ANY, COMPARED, FEW, METRICS, find_protocol
-from t2ilib.metrics.references import dataset_reference
 from t2ilib.metrics.results import entry, write_result
 from t2ilib.sampler import Sampler
 from t2ilib.task import Painter, System, Task
@@ -113,7 +113,8 @@ def evaluate_protocol(
     clip = encoders.load_encoder(protocol.judge).to(sampler.device)
     extractor = _extractor(protocol.extractor, clip, sampler.device)
     with_reference = COMPARED.intersection(protocol.metrics)
-    reference = dataset_reference(compared, extractor, protocol.augmentation) if with_reference else None
+    given = compared, extractor, protocol.augmentation, references.FOLDER
+    reference = references.dataset_reference(*given) if with_reference else None
     number = protocol.count(len(asked))
     if "fid" in protocol.metrics and number < FEW:
         warn(f"{name}: a FID of {number:,} pictures lies far above one of the literature's 30,000")

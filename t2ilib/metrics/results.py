@@ -120,7 +120,7 @@ def table(path: str | Path) -> list[str]:
                 "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}",
                 *(str(protocol.get(key, "")) for key in ("n", "seed")),
                 _short(details.get("extractor", extractor)),
-                str(details.get("resize", protocol.get("resize", ""))),
+                details.get("resize", "its own" if name in FITTED else protocol.get("resize", "")),
                 f"{protocol.get('reference', '')} {protocol['reference_split']}, {protocol.get('reference_count', '')}",
                 *(_short(protocol.get(key, "")) for key in ("commit", "torch")),
                 str(protocol.get("seconds", "")),
@@ -132,4 +132,5 @@ def table(path: str | Path) -> list[str]:
 
 def _short(value: object) -> str:
     """Return a name, of a long digest its beginning."""
-    return str(value)[:12] if len(str(value)) >= 40 else str(value)
+    first, plus, rest = str(value).partition("+")
+    return first[:12] + plus + rest if len(first) >= 40 else str(value)

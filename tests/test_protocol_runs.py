@@ -1,0 +1,160 @@
+"""A trained system measured by a protocol: what it is compared with, what the results file says, what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import linalg
+from typer.testing import CliRunner
+
+from t2ilib import measurement
+from t2ilib.cli import app
+from t2ilib.data.toy import toy_birds
+from t2ilib.errors import InputError
+from t2ilib.metrics.drawing import EvaluationSettings, Team, choose_captions, paint
+from t2ilib.metrics.extractors import Custom, Seen
+from t2ilib.metrics.protocols import PROTOCOLS, Protocol
+from t2ilib.metrics.references import Augmentation, augmented
+from t2ilib.metrics.results import read_result, table, write_result
+from t2ilib.pictures import to_float
+from t2ilib.sampling import load_sampler
+
+SMALL = Protocol(
+    "A small one.",
+    *("somewhere", 40, "inception-legacy", ("fid", "kid", "inception_score", "precision", "ssim")),
+    packed=48,
+    passes=2,
+    truncation=0.8,
+    augmentation=Augmentation(count=50),
+    judge="toy-clip-resnet",
+    seed=3,
+)
+
+
+def network(pictures):
+    means = pictures.mean(dim=(2, 3))
+    return Seen(torch.cat([means, pictures.std(dim=(2, 3))], dim=1), (3 * means).softmax(dim=1))
+
+
+def inception(resize, device=None):
+    return Custom(network, 6, f"small-inception-{resize}", "none")
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return load_sampler("dfgan_toy", "cpu")
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """A folder of 30 test and 10 training pictures of 48 pixels that look like toy birds; a protocol for it."""
+    birds = toy_birds(train=10, validation=0, test=30, size=48)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    lines = []
+    for row, (picture, captions) in enumerate(zip(birds.images, birds.captions, strict=True)):
+        Image.fromarray(np.asarray(picture)).save(folder / f"{row}.png")
+        split = str(birds.splits[row])
+        lines.append(json.dumps({"file_name": f"{row}.png", "captions": captions, "split": split}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(measurement, "Inception", inception)
+    monkeypatch.setattr("t2ilib.metrics.references.FOLDER", tmp_path / "references")
+    monkeypatch.setitem(PROTOCOLS, "small", SMALL)
+    monkeypatch.setattr("t2ilib.files.DATA", tmp_path / "data")
+    return folder
+
+
+def test_a_protocol_measures_what_it_says(sampler, photographs, tmp_path):
+    found = measurement.evaluate_protocol(sampler, "small", str(photographs))
+    metrics, protocol = found["metrics"], found["protocol"]
+    held = measurement.data.load(str(photographs), 48).centre_crop(40).split("test")
+    drawn = EvaluationSettings(60, 3, truncation=0.8)
+    rows, captions = choose_captions(held, drawn)
+    assert sorted(rows[:30]) == sorted(rows[30:]) == list(range(30))  # each pass shows each picture once
+    painted = torch.cat(list(paint(sampler, captions, sampler.encoder, drawn)))
+    fakes = inception("legacy")(painted).features.double().numpy()
+    real = np.concatenate(
+        [inception("legacy")(to_float(part)).features for part in augmented(held.images, Augmentation(50))]
+    )
+    a, b = np.cov(fakes, rowvar=False), np.cov(real.astype(float), rowvar=False)
+    root = linalg.sqrtm(a @ b)
+    expected = np.square(fakes.mean(0) - real.mean(0)).sum() + np.trace(a + b - 2 * np.real(root))
+    assert metrics["fid"]["mean"] == pytest.approx(expected, rel=1e-5) and metrics["fid"]["n"] == 60
+    assert protocol["protocol"] == "small" and protocol["truncation"] == 0.8 and protocol["seed"] == 3
+    assert protocol["augmentation"]["count"] == 50 and protocol["measures"]["fid"]["reference_count"] == 50
+    assert (protocol["side"], protocol["painted_side"], protocol["system"]) == (40, 64, "dfgan")
+    assert protocol["judge_encoder"] != protocol["text_encoder"] and metrics["clip_score"] is not None
+    assert "fid" not in metrics["real"] and metrics["real"]["inception_score"]["n"] == 60
+    path = write_result(tmp_path / "results", **found)
+    assert read_result(path)["metrics"]["kid"] == metrics["kid"]
+    told = [line for line in table(path) if line.startswith("| fid |")]
+    assert len(told) == 1 and f"| {expected:.4g} |" in told[0] and "small-inception-legacy | none | test" in told[0]
+
+
+def test_weights_without_a_recipe_are_measured_alike(sampler, photographs):
+    released = replace(sampler, recipe=None, step=None)
+    found, expected = (measurement.evaluate_protocol(one, "small", str(photographs)) for one in (released, sampler))
+    assert found["metrics"] == expected["metrics"] and found["protocol"]["system"] == "dfgan"
+    assert found["protocol"]["step"] is None
+
+
+def test_another_reference_and_seed_give_other_numbers(sampler, photographs, monkeypatch, caplog):
+    plain = replace(SMALL, augmentation=None, passes=0, n=30)
+    for name, changed in {"plain": plain, "against_all": replace(plain, reference="any")}.items():
+        monkeypatch.setitem(PROTOCOLS, name, changed)
+    plain, every, again, other = (
+        measurement.evaluate_protocol(sampler, name, str(photographs), seed=seed)
+        for name, seed in (("plain", 3), ("against_all", 3), ("plain", 3), ("plain", 4))
+    )
+    assert plain["metrics"] == again["metrics"] and plain["metrics"]["fid"] != other["metrics"]["fid"]
+    assert every["protocol"]["measures"]["fid"]["reference_count"] == 40
+    assert plain["protocol"]["measures"]["fid"]["reference_count"] == 30
+    assert plain["metrics"]["ssim"] == every["metrics"]["ssim"] and plain["metrics"]["fid"] != every["metrics"]["fid"]
+    assert "30 pictures lies far above" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protocol", "fid50k"], "fid50k: no such protocol; there are toy"),
+        (
+            ["--protocol", "toy", "--n", "10", "--split", "test"],
+            "--protocol toy: says so itself; leave --split, --n out",
+        ),
+        (["--protocol", "toy", "--judge", "clip"], "leave --judge out"),
+        (["--protocol", "cub_plain"], "data/birds: no such source"),
+    ],
+)
+def test_what_a_protocol_says_is_not_said_twice(options, message, tmp_path):
+    done = CliRunner().invoke(app, ["evaluate", "gancls_toy", *options, "--out", str(tmp_path)])
+    assert isinstance(done.exception, InputError) and message in str(done.exception) and not list(tmp_path.iterdir())
+
+
+def test_several_processes_need_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.setattr(Team, "here", classmethod(lambda cls: cls(0, 2)))
+    done = CliRunner().invoke(app, ["evaluate", "gancls_toy", "--out", str(tmp_path)])
+    assert isinstance(done.exception, InputError) and "name one (--protocol)" in str(done.exception)
+
+
+def test_inception_that_is_nowhere_is_one_error(sampler, photographs, tmp_path, monkeypatch):
+    from t2ilib.metrics.inception import Inception
+
+    monkeypatch.setattr(measurement, "Inception", Inception)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("t2ilib.metrics.downloads.reachable", lambda address: False)
+    with pytest.raises(InputError, match=r"Inception of 2015.* are not in .*fetch https"):
+        measurement.evaluate_protocol(sampler, "small", str(photographs))
+
+
+def test_the_command_prints_and_writes(photographs, tmp_path):
+    out = tmp_path / "written"
+    options = ["--protocol", "small", "--data", str(photographs), "--seed", "5", "--out", str(out)]
+    done = CliRunner().invoke(app, ["evaluate", "dfgan_toy", *options])
+    assert done.exit_code == 0, done.output
+    (path,) = out.iterdir()
+    found = read_result(path)
+    assert found["protocol"]["seed"] == 5 and table(path)[2] in done.output and "versions" not in found
+    assert {"commit", "torch", "hardware", "command", "seconds"} <= found["protocol"].keys()
