@@ -1,6 +1,7 @@
 """The gallery: a row of pictures for each system, and a button under each picture."""
 
 from collections.abc import Callable
+from threading import RLock
 
 import ipywidgets as widgets
 
@@ -36,7 +37,7 @@ class Gallery(widgets.VBox):
     """Rows of pictures; widgets are made once and shown again, which is fast. `look` is told painting and number."""
 
     def __init__(self, look: Callable[[Painting, int], None]):
-        self._look = look
+        self._look, self._lock = look, RLock()
         self.rows: list[_Row] = []
         super().__init__()
         self.add_class("t2i-gallery")
@@ -51,14 +52,15 @@ class Gallery(widgets.VBox):
         while len(self.rows) <= row:
             self.rows.append(_Row())
         own, count = self.rows[row], len(painting.pictures)
-        cells, own.title, own.painting = own.cells, title, painting
+        cells = own.cells
         for number in range(len(cells), count):
             cells.append(_Cell(lambda own=own, number=number: self._look(own.painting, number), number))
         for number, cell in enumerate(cells[:count]):
             text = f"picture {number + 1} by {title}: {painting.request.caption}"
             cell.picture.value = markup.picture(png(painting.pictures[number]), text, SIDE)
             cell.button.tooltip = f"picture {number + 1} by {title}"
-        own.heading.value = markup.row(title)
+        with self._lock:  # whoever has measured an older painting may just write
+            own.title, own.painting, own.heading.value = title, painting, markup.row(title)
         if list(own.box.children) != cells[:count]:
             own.box.children = tuple(cells[:count])
         if len(self.children) <= 2 * row:
@@ -87,6 +89,7 @@ class Gallery(widgets.VBox):
             varied = None
         if varied is not None:
             told.append(f"diversity {varied:.2f}")
-        for row in self.rows:
-            if row.painting is painting:
-                row.heading.value = markup.row(row.title, ", ".join(told))
+        with self._lock:
+            for row in self.rows:
+                if row.painting is painting:
+                    row.heading.value = markup.row(row.title, ", ".join(told))

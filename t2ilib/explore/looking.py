@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from t2ilib.sampler import Sampler
 from t2ilib.weights import save_tensors
 
 MEMORY = DATA / "neighbours"  # where features of training pictures are kept
+AT_ONCE = 32  # pictures that are looked at before others may compute
 SPREAD = 500  # training pictures whose mean distance is the unit of diversity
 
 
@@ -149,8 +151,13 @@ class Eyes:
 
     @torch.no_grad()
     def _features(self, pictures: np.ndarray) -> Tensor:
-        with self._lock:
-            return self._directions(pictures) if self.judge is None else self.judge.features(to_float(pictures))
+        found = []
+        for first in range(0, len(pictures), AT_ONCE):
+            part = pictures[first : first + AT_ONCE]
+            with self._lock:
+                found.append(self._directions(part) if self.judge is None else self.judge.features(to_float(part)))
+            time.sleep(0.001)  # whoever waits to paint has its turn
+        return torch.cat(found)
 
     def _directions(self, pictures: np.ndarray) -> Tensor:
         parts = to_float(pictures).split(CPU_BATCH)

@@ -1,4 +1,4 @@
-"""A thread that paints while the page stays awake."""
+"""Threads that paint and look while the page stays awake."""
 
 import logging
 from collections.abc import Callable
@@ -12,50 +12,48 @@ Job = Callable[[], None]
 class Worker:
     """Does one job after the other; a newer job of a kind takes the place of one that still waits.
 
+    What may come later has a thread of its own: whoever asks for pictures does not wait until older ones are judged.
     `failed` is told in one sentence of a job that raised: an InputError's own, or that the log has more.
     """
 
     def __init__(self, failed: Callable[[str], None]):
         self._failed = failed
-        self._waiting: dict[str, Job] = {}
-        self._later: set[str] = set()
-        self._doing: str | None = None
+        self._waiting: dict[bool, dict[str, Job]] = {False: {}, True: {}}  # by whether it may come later
+        self._doing: dict[bool, str | None] = {False: None, True: None}
         self._news = Condition()
-        self._thread: Thread | None = None
+        self._threads: dict[bool, Thread] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether something is being done."""
-        return self._doing is not None
+        """Whether something is being done that somebody waits for."""
+        return self._doing[False] is not None
 
     def ask(self, kind: str, job: Job, later: bool = False) -> None:
-        """Have `job` done, after what waits already; `later`: when nothing else waits."""
+        """Have `job` done, after what waits already; `later`: beside the others, whenever there is time."""
         with self._news:
-            self._waiting[kind] = job
-            (self._later.add if later else self._later.discard)(kind)
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name="explorer", daemon=True)
-                self._thread.start()
+            self._waiting[later][kind] = job
+            if later not in self._threads:
+                self._threads[later] = Thread(target=self._work, args=(later,), name="explorer", daemon=True)
+                self._threads[later].start()
             self._news.notify_all()
 
     def wait(self, timeout: float | None = None, kind: str | None = None) -> bool:
         """Wait until nothing is left to do, or nothing of a kind; return whether that came in time (seconds)."""
 
         def idle() -> bool:
-            left = {*self._waiting, self._doing} - {None}
+            left = {*self._waiting[False], *self._waiting[True], *self._doing.values()} - {None}
             return not left if kind is None else kind not in left
 
         with self._news:
             return self._news.wait_for(idle, timeout)
 
-    def _work(self) -> None:
+    def _work(self, later: bool) -> None:
+        waiting = self._waiting[later]
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._waiting)
-                self._doing = next(
-                    (kind for kind in self._waiting if kind not in self._later), next(iter(self._waiting))
-                )
-                job = self._waiting.pop(self._doing)
+                self._news.wait_for(lambda: waiting)
+                self._doing[later] = next(iter(waiting))
+                job = waiting.pop(self._doing[later])
             try:
                 job()
             except InputError as error:
@@ -65,5 +63,5 @@ class Worker:
                 self._failed(f"That went wrong ({type(error).__name__}); the program's log says more. Try another one.")
             finally:
                 with self._news:
-                    self._doing = None
+                    self._doing[later] = None
                     self._news.notify_all()

@@ -409,15 +409,32 @@ def test_typing_while_the_thread_reads_too_leaves_the_last_words(explorer):
     assert [text for text in re.findall(r"<span[^>]*>([^<]*)</span>", explorer.tokens.value)] == last
 
 
-def test_what_waits_and_is_not_urgent_is_done_last():
-    begun, gate, done = threading.Event(), threading.Event(), []
+def test_what_may_come_later_keeps_nobody_waiting():
+    gates, begun, done = {"look": threading.Event()}, threading.Event(), []
     worker = Worker(done.append)
-    worker.ask("first", lambda: begun.set() or gate.wait(PATIENCE))
-    assert begun.wait(PATIENCE) and worker.busy
-    for kind, later in {"measure": True, "paint": False, "walk": False}.items():
+    worker.ask("look", lambda: begun.set() or gates["look"].wait(PATIENCE), later=True)
+    assert begun.wait(PATIENCE) and not worker.busy
+    for kind, later in (("measure", True), ("paint", False), ("walk", False)):
         worker.ask(kind, lambda kind=kind: done.append(kind), later)
+    assert worker.wait(PATIENCE, "walk") and done == ["paint", "walk"] and not worker.wait(0.01)
+    gates["look"].set()
+    assert worker.wait(PATIENCE) and done == ["paint", "walk", "measure"]
+
+
+def test_pictures_come_while_older_ones_are_judged(explorer, shared, monkeypatch):
+    gate, eyes = threading.Event(), shared.eyes("gancls_toy")
+    monkeypatch.setattr(shared, "eyes", lambda system: gate.wait(PATIENCE) and eyes)
+    explorer.generate.click()
+    assert explorer.worker.wait(PATIENCE, "paint")
+    first = explorer.shown[0]
+    explorer.caption.value = "a blue bird."
+    explorer.generate.click()
+    assert explorer.worker.wait(PATIENCE, "paint") and explorer.shown[0].request.caption == "a blue bird."
+    assert "CLIP score" not in explorer.gallery.children[0].value
     gate.set()
-    assert worker.wait(PATIENCE) and done == ["paint", "walk", "measure"] and not worker.busy
+    assert explorer.worker.wait(PATIENCE) and explorer.shown[0] is not first
+    pictures = explorer.shown[0].pictures
+    assert f"CLIP score {eyes.scores(pictures, 'a blue bird.').mean():.1f}" in explorer.gallery.children[0].value
 
 
 def test_a_failure_is_one_sentence_and_the_next_job_is_done(caplog):
