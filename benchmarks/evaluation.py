@@ -7,11 +7,9 @@ goes to `benchmarks/results/evaluation.json`.
 """
 
 import os
-import queue
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from step import RESULTS
@@ -21,40 +19,16 @@ from t2ilib import data
 from t2ilib.assembly import load_encoder
 from t2ilib.devices import CPU_BATCH, keep_freed_memory
 from t2ilib.files import write_json
-from t2ilib.metrics.evaluate import EvaluationSettings, Look, choose_captions, paint
+from t2ilib.metrics.drawing import EvaluationSettings, ahead, choose_captions, paint
 from t2ilib.metrics.judge import load_judge
+from t2ilib.metrics.ruler import Look
 from t2ilib.provenance import environment
 from t2ilib.sampling import load_sampler
 
 SYSTEMS = "gancls_toy", "dfgan_toy", "galip_toy"
 THREADS = 1, 2  # to an operation
-AHEAD = 2  # batches that are painted before somebody looks
 PAINTED, LOOKED = "painting alone", "looking alone"
 TURNS, OVERLAPPED = "one after the other", "painting ahead"
-
-
-def ahead(batches: Iterable[Tensor], most: int = AHEAD) -> Iterator[Tensor]:
-    """Yield what another thread takes from `batches`, at most so many ahead; its error is raised here."""
-    waiting: queue.Queue = queue.Queue(most)
-
-    def fill() -> None:
-        try:
-            for batch in batches:
-                waiting.put((batch, None))
-            waiting.put((None, None))
-        except Exception as error:
-            waiting.put((None, error))
-
-    worker = threading.Thread(target=fill, daemon=True)
-    worker.start()
-    while True:
-        batch, error = waiting.get()
-        if error is not None:
-            raise error
-        if batch is None:
-            break
-        yield batch
-    worker.join()
 
 
 def ways(name: str, count: int) -> dict[str, Callable[[], object]]:
@@ -93,7 +67,7 @@ def main(count: int = 128, repeats: int = 9, systems: tuple[str, ...] = SYSTEMS)
                     wall.append(time.perf_counter() - start)
                     processor.append(time.process_time() - busy)
         rows += [_row(name, count, *key, *found) for key, found in spent.items()]
-    told = {"count": count, "batch": CPU_BATCH, "repeats": repeats, "ahead": AHEAD, "rows": rows}
+    told = {"count": count, "batch": CPU_BATCH, "repeats": repeats, "rows": rows}
     load = {"before": before[0], "after": os.getloadavg()[0]}
     write_json(RESULTS / "evaluation.json", told | {"load of the machine": load, "environment": environment()})
 

@@ -166,28 +166,6 @@ def evaluation(monkeypatch):
     return importlib.import_module("evaluation")
 
 
-def test_painting_ahead_gives_the_same_batches_and_raises_what_went_wrong(evaluation):
-    batches = [torch.full((2,), float(number)) for number in range(7)]
-    taken, most = [], 0
-
-    def told():
-        for batch in batches:
-            taken.append(batch)
-            yield batch
-
-    for number, batch in enumerate(evaluation.ahead(told(), most=2)):
-        assert torch.equal(batch, batches[number])
-        most = max(most, len(taken) - number)
-    assert len(taken) == 7 and most <= 4  # two wait, one is painted, one is looked at
-
-    def torn():
-        yield batches[0]
-        raise ValueError("torn")
-
-    with pytest.raises(ValueError, match="torn"):
-        list(evaluation.ahead(torn()))
-
-
 def test_an_evaluation_is_timed_in_four_ways(evaluation, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "RESULTS", tmp_path)
     before = torch.get_num_threads()

@@ -3,7 +3,9 @@
 All depends on a seed alone, not on the size of a batch or the number of processes.
 """
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -112,3 +114,41 @@ def parts_of(rows: np.ndarray, encoder: TextEncoder, settings: EvaluationSetting
     """Cut rows into parts of the batch size."""
     size = settings.batch_size or (CPU_BATCH if encoder.device.type == "cpu" else GPU_BATCH)
     return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def ahead(batches: Iterable[Item]) -> Iterator[Item]:
+    """Yield the batches while another thread makes the next ones, two at most; its error is raised here."""
+    waiting: queue.Queue = queue.Queue(1)
+    ended = threading.Event()
+
+    def tell(*news: object) -> None:
+        while not ended.is_set():
+            try:
+                waiting.put(news, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for batch in batches:
+                tell(batch, None)
+                del batch
+                if ended.is_set():
+                    return
+            tell(None, StopIteration())
+        except Exception as error:
+            tell(None, error)
+
+    threading.Thread(target=make, name="ahead", daemon=True).start()
+    try:
+        while True:
+            batch, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield batch
+            del batch
+    finally:
+        ended.set()
