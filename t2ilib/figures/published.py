@@ -17,16 +17,16 @@ from t2ilib.plots import write_rows
 
 TITLES = ("system", "data", "pixels", "metric", "protocol", "published", "released code", "ours", "source")
 OURS = {"toy": "toy birds, held-out species", "photographs": "CUB, 100 species, held-out species"}
-METRICS = {  # of our runs: metric -> its name, and the protocol
+METRICS = {  # of our runs: metric -> its name, and the protocol; photographs are scored by CLIPs trained on them
     "toy": {
         "toy_fd": ("toy FD", "features of the attribute judge: no FID"),
         "r_precision": ("R-precision", "toy-clip-resnet, 100 candidates, share"),
         "clip_score": ("CLIP score", "toy-clip-resnet, 100 x cosine"),
     },
     "photographs": {
-        "clip_fd": ("CLIP FD", "features of a small CLIP trained on the crops: no FID"),
-        "r_precision": ("R-precision", "a small CLIP, 100 candidates, share"),
-        "clip_score": ("CLIP score", "a small CLIP, 100 x cosine"),
+        "clip_fd": ("CLIP FD", "features of small CLIP {judge}: no FID"),
+        "r_precision": ("R-precision", "small CLIP {judge}, 100 candidates, share"),
+        "clip_score": ("CLIP score", "small CLIP {judge}, 100 x cosine"),
     },
 }
 
