@@ -76,13 +76,12 @@ def _beside(metrics: Mapping, metric: str) -> dict[str, float | None]:
 
 def _settings(recipe: Recipe, step: int, seen: Mapping, protocol: Mapping) -> dict[str, object]:
     """Return the columns that say how a number came about: the run's settings, then the measurement's."""
-    reader, judge = (_reader(recipe, protocol, role) for role in ("text", "judge"))
     return {
         "task": recipe.task,
         "training seed": recipe.training.seed,
         "data": recipe.data.source,
         "size": recipe.data.size,
-        "text encoder": reader,
+        "text encoder": reader(recipe, protocol, "text"),
         "start": recipe.training.start or "random",
         "lambda of the CLIP loss": recipe.clip.weight,
         "step": step,
@@ -91,7 +90,7 @@ def _settings(recipe: Recipe, step: int, seen: Mapping, protocol: Mapping) -> di
         "n": protocol.get("n"),
         "evaluation seed": protocol.get("seed"),
         "truncation": protocol.get("truncation"),
-        "judge": judge,
+        "judge": reader(recipe, protocol, "judge"),
         "extractor": protocol.get("extractor"),
         "resize": protocol.get("resize"),
         "reference pictures": protocol.get("reference_count"),
@@ -101,7 +100,7 @@ def _settings(recipe: Recipe, step: int, seen: Mapping, protocol: Mapping) -> di
     }
 
 
-def _reader(recipe: Recipe, protocol: Mapping, role: str) -> str | None:
+def reader(recipe: Recipe, protocol: Mapping, role: str) -> str | None:
     """Return name and fingerprint of the encoder that read or scored; a measurement may score by the one that reads."""
     own = protocol.get(f"{role}_encoder")
     name = "text" if own and own == protocol.get("text_encoder") else role

@@ -45,15 +45,10 @@ def residual(weights: str, name: str) -> None:
     """How much the frozen transformer's answer adds to GALIP's map, and what becomes of pictures with more or less."""
     judge, sampler = load_judge(), load_sampler(weights, "cpu")
     captions = captions_of(LOOKED_AT)
-    text, noise = sampler.encoder.encode(captions), sampler.noise(len(captions), torch.Generator().manual_seed(0))
-    plain, _ = _painted(sampler, text, noise, sampler.system.config.bridge)
-    panels: dict[str, dict[str, list]] = {title: {weights: []} for title in RESIDUAL}
-    for share in SHARES:
-        pictures, ratio = _painted(sampler, text, noise, share)
-        moved = (pictures - plain).abs().flatten(1).mean(1) / 2
-        values = ratio, moved.numpy(), _mentioned(judge, judge.predict(pictures), captions)
-        for title, value in zip(RESIDUAL, values, strict=True):
-            panels[title][weights].append(_found(value))
+    asked = sampler.encoder.encode(captions), sampler.noise(len(captions), torch.Generator().manual_seed(0))
+    plain, _ = _painted(sampler, *asked, sampler.system.config.bridge)
+    found = [_effect(judge, _painted(sampler, *asked, share), plain, captions) for share in SHARES]
+    panels = {title: {weights: list(own)} for title, own in zip(RESIDUAL, zip(*found, strict=True), strict=True)}
     save(name, _lines(panels, [f"{share:g}" for share in SHARES], "share of the answer"), _used([weights]))
 
 
@@ -101,6 +96,13 @@ def _painted(sampler: Sampler, text: Text, noise: Tensor, share: float) -> tuple
     with looked_at(sampler, share) as ratios:
         pictures = torch.cat([sampler.generate(text[part], noise[part]) for part in parts])
     return pictures, np.concatenate(ratios)
+
+
+def _effect(judge: Judge, found: tuple[Tensor, np.ndarray], plain: Tensor, captions: Sequence[str]) -> list[Found]:
+    """Return the numbers of `RESIDUAL` for pictures with their ratios of lengths, beside the `plain` pictures."""
+    pictures, ratio = found
+    moved = (pictures - plain).abs().flatten(1).mean(1) / 2
+    return [_found(each) for each in (ratio, moved.numpy(), _mentioned(judge, judge.predict(pictures), captions))]
 
 
 def _quality(judge: Judge, sampler: Sampler, captions: Sequence[str], unit: float, cut: float | None) -> list[Found]:

@@ -13,20 +13,21 @@ import yaml
 from t2ilib import comparison, tables
 from t2ilib.comparison import Finished
 from t2ilib.errors import InputError, one_line
+from t2ilib.figures import ledger
 from t2ilib.plots import write_rows
 
 TITLES = ("system", "data", "pixels", "metric", "protocol", "published", "released code", "ours", "source")
 OURS = {"toy": "toy birds, held-out species", "photographs": "CUB, 100 species, held-out species"}
-METRICS = {  # of our runs: metric -> its name, and the protocol; photographs are scored by CLIPs trained on them
+METRICS = {  # of our runs: metric -> its name, and the protocol; {judge}: the CLIP that scored
     "toy": {
         "toy_fd": ("toy FD", "features of the attribute judge: no FID"),
-        "r_precision": ("R-precision", "toy-clip-resnet, 100 candidates, share"),
-        "clip_score": ("CLIP score", "toy-clip-resnet, 100 x cosine"),
+        "r_precision": ("R-precision", "{judge}, 100 candidates, share"),
+        "clip_score": ("CLIP score", "{judge}, 100 x cosine"),
     },
     "photographs": {
-        "clip_fd": ("CLIP FD", "features of small CLIP {judge}: no FID"),
-        "r_precision": ("R-precision", "small CLIP {judge}, 100 candidates, share"),
-        "clip_score": ("CLIP score", "small CLIP {judge}, 100 x cosine"),
+        "clip_fd": ("CLIP FD", "features of {judge}: no FID"),
+        "r_precision": ("R-precision", "{judge}, 100 candidates, share"),
+        "clip_score": ("CLIP score", "{judge}, 100 x cosine"),
     },
 }
 
@@ -77,17 +78,15 @@ def _theirs(row: Mapping, sources: Mapping[str, str]) -> dict:
 
 def _ours(system: str, kind: str, runs: list[Finished]) -> Iterator[dict]:
     """Yield the rows of our runs of a system: the mean over the seeds, and how far their intervals reach."""
+    comparison.same_budget(runs)
+    recipe, told, seen = runs[0].run.recipe, runs[0].result()["protocol"], runs[0].budget["pictures seen"]
+    seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    judge = ledger.reader(recipe, told, "judge")
     for metric, (title, protocol) in METRICS[kind].items():
         number = comparison.over_seeds([one.result()["metrics"] for one in runs], metric)
-        seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-        seen = runs[0].budget["pictures seen"]
-        row = {"system": system, "data": OURS[kind], "pixels": runs[0].run.recipe.data.size, "metric": title}
-        row |= {
-            "protocol": f"{protocol}; n {runs[0].result()['protocol']['n']:,}",
-            "published": "",
-            "released code": "",
-        }
-        yield row | {
-            "ours": comparison.shown(number),
+        yield {
+            **{"system": system, "data": OURS[kind], "pixels": recipe.data.size, "metric": title},
+            "protocol": f"{protocol.format(judge=judge)}; n {told['n']:,}",
+            **{"published": "", "released code": "", "ours": comparison.shown(number)},
             "source": f"`figures/runs/{runs[0].name}`, {seeds}, {seen:,} pictures seen",
         }
