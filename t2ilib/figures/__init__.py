@@ -13,9 +13,8 @@ from pathlib import Path
 from t2ilib import tables
 from t2ilib.comparison import newest_result
 from t2ilib.errors import InputError
-from t2ilib.figures import ledger, measured, painted, recorded
+from t2ilib.figures import ledger, measured, painted, published, recorded
 from t2ilib.figures.painted import drawn
-from t2ilib.figures.published import published
 from t2ilib.figures.recorded import sweep, tell
 from t2ilib.figures.saved import build_commit, enter
 from t2ilib.tables import RUNS
@@ -37,7 +36,7 @@ def _table(write: Callable[[str], list[Path]], name: str) -> None:
 
 
 TABLES: dict[str, Callable[[str], None]] = {
-    name: partial(_table, write) for name, write in {**tables.TABLES, "published": published}.items()
+    name: partial(_table, write) for name, write in {**tables.TABLES, "published": published.write}.items()
 }
 PAINTED: dict[str, Callable[[str], None]] = {  # what draws from shipped weights: equal on one machine, near on another
     "gancls_toy": partial(painted.generated, "gancls_toy"),

@@ -53,7 +53,7 @@ def read() -> dict:
     return found
 
 
-def published(name: str) -> list[Path]:
+def write(name: str) -> list[Path]:
     """Write the table to `figures/NAME.md` and NAME.csv; return the files that it was written from."""
     found, sources = read(), [path()]
     rows = []
