@@ -1,6 +1,7 @@
 """The tables of README, chapters and the benchmarks' page, written from the files of runs: `t2i figures [NAME ...]`.
 
-Each is written to `figures/NAME.md`, and most between two marks into the page that shows them.
+Each is written to `figures/NAME.md`, and most between two marks into the page that shows them; each function returns
+the files that it read.
 """
 
 import json
@@ -42,7 +43,7 @@ ASKED = "100", "100", "1,000"  # by how many of them
 PHOTOGRAPHS = ("r_precision", "clip_score", "diversity")
 
 
-def results(name: str) -> None:
+def results(name: str) -> list[Path]:
     """The toy systems of one budget, each over its seeds, beside chance, one-coloured birds and real ones."""
     runs = comparison.open_all(RUNS, "*_toy*")
     comparison.same_budget(runs)
@@ -54,6 +55,7 @@ def results(name: str) -> None:
         cells = _cells({split: [one.result(split)["metrics"] for one in seeds] for split in (HELD_OUT, SEEN)})
         rows.append([system, str(len(seeds)), f"{sum(hours) / len(hours):.2f}", *cells])
     _into(README, name, [f"run, {' and '.join(sorted(hardware))}", "seeds", "hours", *COLUMNS], rows)
+    return [path for one in runs for path in read_from(one.run)]
 
 
 def _without_networks(runs: Sequence[comparison.Finished]) -> dict[str, list[str]]:
@@ -84,7 +86,7 @@ def _cells(table: Mapping[str, Sequence[Mapping]]) -> list[str]:
     return [_numbers(table[split], {title: key})[0] for title, (key, split) in COLUMNS.items()]
 
 
-def photographs(name: str) -> None:
+def photographs(name: str) -> list[Path]:
     """The runs on photographs of one budget, beside chance and the real pictures by the same judge.
 
     The small CLIPs that read and score are trained on the pictures first. Another machine's are others: each pair has a
@@ -105,9 +107,10 @@ def photographs(name: str) -> None:
             hours = one.run.records()[-1]["seconds"] / 3600
             rows.append([one.run.folder.name, letter, f"{hours:.2f}", *_numbers([found], columns)])
     _into(README, name, ["run", "CLIPs", "hours", *columns], rows)
+    return [path for one in runs for path in read_from(one.run)]
 
 
-def readers(name: str) -> None:
+def readers(name: str) -> list[Path]:
     """What small CLIPs read of photographs of species that they never saw: every seed, and how many were asked."""
     kinds: dict[str, list[Run]] = {}
     runs = [Run(folder) for folder in sorted(RUNS.glob("clip_cub100*"))]
@@ -127,6 +130,7 @@ def readers(name: str) -> None:
     ]
     asked = [str(first[f"asked/{kind}"]) for kind in exchanged]
     write(name, ["small CLIP, each seed", *columns], [*rows, ["asked", *ASKED, *asked]])
+    return [path for run in runs for path in read_from(run)]
 
 
 def _check_readers(kinds: Sequence[Sequence[Run]]) -> None:
@@ -146,7 +150,7 @@ def _check_readers(kinds: Sequence[Sequence[Run]]) -> None:
             raise InputError(f"{run.folder.name}: differs from {runs[0].folder.name} in more than words and seed")
 
 
-def speed(name: str) -> None:
+def speed(name: str) -> list[Path]:
     """What each measure is worth in a training step of DF-GAN, from the files that `benchmarks/step.py` wrote."""
     measured = [json.loads((BENCHMARKS / f"{one}.json").read_text(encoding="utf-8")) for one in STEPS]
     titles = [f"nf {one['nf']}, batch {one['batch_size']}: s | x plain | x row above" for one in measured]  # three each
@@ -156,20 +160,22 @@ def speed(name: str) -> None:
         cells = [f"{seconds} | {plain:.2f} | {above:.2f}" for seconds, plain, above in numbers]
         rows.append([variant[0]["variant"], *cells])
     _into(BENCHMARKS.parent / "README.md", name, [f"step at {measured[0]['size']} px", *titles], rows)
+    return [BENCHMARKS / f"{one}.json" for one in STEPS]
 
 
-def lazy(name: str) -> None:
+def lazy(name: str) -> list[Path]:
     """What the penalty in every fourth step costs: DF-GAN trained both ways, seed by seed."""
-    rows = []
-    for folder in sorted((RUNS / "lazy_study").iterdir()):
+    rows, folders = [], sorted((RUNS / "lazy_study").iterdir())
+    for folder in folders:
         recipe = Run(folder).recipe
         metrics = comparison.newest_result(folder)["metrics"]
         reached = [f"{entry(metrics, key)[0]:.3f}" for key in ("toy_fd", "attribute_accuracy")]
         rows.append([str(recipe.model["penalty_every"]), str(recipe.training.seed), *reached])
     _into(BENCHMARKS.parent / "README.md", name, ["penalty every", "seed", "toy FD", "mentioned attributes"], rows)
+    return [path for folder in folders for path in read_from(Run(folder))]
 
 
-def sampling(name: str) -> None:
+def sampling(name: str) -> list[Path]:
     """Pictures a second by batch size and memory, from the file that `benchmarks/sampling.py` wrote."""
     measured = json.loads((BENCHMARKS / "sampling.json").read_text(encoding="utf-8"))["rows"]
     table = {(row["batch"], row["memory"]): row["pictures per second"] for row in measured}
@@ -177,6 +183,12 @@ def sampling(name: str) -> None:
     batches = dict.fromkeys(batch for batch, _ in table)
     rows = [[str(batch), *(f"{table[batch, kind]:g}" for kind in kinds)] for batch in batches]
     _into(BENCHMARKS.parent / "README.md", name, ["pictures a second, batch", *kinds], rows)
+    return [BENCHMARKS / "sampling.json"]
+
+
+def read_from(run: Run) -> list[Path]:
+    """Return the files of a run that a table is written from."""
+    return [run.folder / "config.yaml", run.folder / "records.jsonl", *sorted((run.folder / "results").glob("*.json"))]
 
 
 def between(text: str, start: str, end: str, new: str) -> str:
@@ -203,7 +215,7 @@ def _into(page: Path, name: str, titles: Sequence[str], rows: Sequence[Sequence[
     write_text(page, between(page.read_text(encoding="utf-8"), *marks, table))
 
 
-TABLES: dict[str, Callable[[str], None]] = {
+TABLES: dict[str, Callable[[str], list[Path]]] = {
     "results": results,
     "photographs": photographs,
     "readers": readers,

@@ -155,7 +155,10 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "comparison": {"metrics", "models", "training"},
     "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},
-    "figures": {"comparison", "data", "measurement", "metrics", "plots", "sampling", "tables", "training"},
+    "figures": {
+        *("comparison", "data", "explore", "measurement", "metrics", "models", "plots", "sampling", "tables"),
+        "training",
+    },
     "executed": set(),
     "course": {"executed"},
     "side_by_side": {

@@ -8,7 +8,7 @@ from t2ilib.plots.averages import averages
 from t2ilib.plots.charts import banded, bars, curves, lines, progress, smoothed
 from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
 from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
-from t2ilib.plots.saving import LIMIT, save_figure
+from t2ilib.plots.saving import LIMIT, enter, read_rows, save_figure, write_rows
 from t2ilib.plots.source import show_source
 from t2ilib.plots.style import COLOURS, DPI, HEIGHT, INK, STYLE, WIDTH, Plot
 
@@ -31,13 +31,16 @@ __all__ = [
     "bars",
     "contact_sheet",
     "curves",
+    "enter",
     "framed",
     "grid",
     "lines",
     "plane",
     "progress",
+    "read_rows",
     "save_figure",
     "sheet",
     "show_source",
     "smoothed",
+    "write_rows",
 ]

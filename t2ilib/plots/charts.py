@@ -8,9 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from t2ilib.errors import InputError
-from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours
+from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours, dashes, looks
 
 Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
+
+Bounds = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]  # title -> series -> [low, high] of each value
 
 LEGEND_ROW, FREE_ROWS = 0.2, 2  # inches that a row of a legend takes, and rows that a figure has room for
 HANDLE, LETTER = 0.55, 0.075  # inches that a line's sample and a letter of its name take in a legend
@@ -41,10 +43,12 @@ def curves(
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
         for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-            for colour, name in zip(colours(len(names)), names, strict=True):
+            for colour, dash, name in zip(colours(len(names)), dashes(len(names)), names, strict=True):
                 steps, values = _series(records, x, name)
+                average = smoothed(values, smooth)
                 axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-                axes.plot(steps, smoothed(values, smooth), color=colour, linewidth=1.8, label=name)
+                axes.plot(steps, average, color=colour, linewidth=1.8, linestyle=dash, label=name)
+                figure.note({"panel": title, "series": name}, **{x: steps, "value": values, "smoothed": average})
             axes.set(xlabel=labels[0], ylabel=labels[1], title=title, ylim=(limits or {}).get(title))
             axes.margins(x=0.02)
             _legend_below(axes, columns)
@@ -73,16 +77,16 @@ def banded(
         figure = Plot(figsize=(WIDTH, HEIGHT * (0.75 if len(terms) > 1 else 0.9)), dpi=DPI, layout="constrained")
         row = figure.subplots(1, len(terms), squeeze=False)[0]
         for (title, key), axes in zip(terms.items(), row, strict=True):
-            for colour, (name, seeds) in zip(colours(len(runs)), runs.items(), strict=True):
+            for look, (name, seeds) in zip(looks(len(runs)), runs.items(), strict=True):
                 found = [_series(records, x, key) for records in seeds]
                 if any(places != found[0][0] for places, _ in found):
                     raise InputError(f"{name}: its seeds have {key} at different places of {x}; measure them alike")
                 places, values = found[0][0], np.array([values for _, values in found])
-                axes.fill_between(places, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-                axes.plot(places, values.mean(0), "o-", color=colour, linewidth=1.8, markersize=3.5, label=name)
-            for name, values in (beside or {}).items():
-                if title in values:
-                    axes.axhline(values[title], color=INK, linestyle=":", linewidth=1.5, label=name)
+                mean, low, high = values.mean(0), values.min(0), values.max(0)
+                axes.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
+                axes.plot(places, mean, **look, linewidth=1.8, markersize=3.5, label=name)
+                figure.note({"panel": title, "series": name}, **{x: places, "mean": mean, "low": low, "high": high})
+            _draw_beside(axes, title, beside)
             axes.set(xlabel=x, title=title, ylim=(limits or {}).get(title))
         _legend_of_all(figure)
     return figure
@@ -120,10 +124,13 @@ def bars(
             values = [series.get(category, np.nan) for category in categories]
             spread = [errors.get(name, {}).get(category, np.nan) for category in categories] if errors else None
             axes.bar(places, values, width * 0.92, yerr=spread, ecolor=INK, label=name, error_kw={"elinewidth": 1})
+            errors_of = [np.nan] * len(values) if spread is None else spread
+            figure.note({"series": name}, category=categories, value=values, error=errors_of)
         if reference:
             at = [index for index, category in enumerate(categories) if category in reference]
             levels = [reference[categories[index]] for index in at]
             axes.hlines(levels, np.array(at) - 0.42, np.array(at) + 0.42, colors=INK, linestyles=":", label="chance")
+            figure.note({"series": "chance"}, category=[categories[index] for index in at], value=levels)
         aslant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len("".join(categories)) > 60 else {}
         axes.set_xticks(range(len(categories)), categories, **aslant)
         axes.set(ylabel=label, ylim=limits)
@@ -138,24 +145,30 @@ def lines(
     ticks: Sequence,
     label: str = "",
     limits: Limits | None = None,
+    bounds: Bounds | None = None,
+    beside: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """One panel per title, title -> (series -> values), over evenly spaced `ticks` that bear the axis' `label`.
 
     Panels stand in rows of two. For settings that do not lie on a line, as 0, 0.01, 0.1, 1, 4. `limits` fixes the axes
-    of panels, by title.
+    of panels, by title. `bounds`, title -> series -> [low, high] of each value, are drawn as bars; `beside` as in
+    `banded`.
     """
     _check_given("panels", panels)
-    _check_titles(panels, limits)
+    _check_titles(panels, limits, beside)
     rows = -(-len(panels) // 2)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
         places = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
         for axes, (title, series) in zip(places, panels.items(), strict=False):
-            for colour, (name, values) in zip(colours(len(series)), series.items(), strict=True):
-                axes.plot(range(len(ticks)), values, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+            for look, (name, values) in zip(looks(len(series)), series.items(), strict=True):
+                axes.plot(range(len(ticks)), values, **look, linewidth=1.8, markersize=4, label=name)
+                around = _draw_bounds(axes, range(len(ticks)), (bounds or {}).get(title, {}).get(name), look["color"])
+                figure.note({"panel": title, "series": name}, **{label or "tick": ticks, "value": values}, **around)
+            _draw_beside(axes, title, beside)
             axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
             axes.set(title=title, xlabel=label, ylim=(limits or {}).get(title))
-            if len(series) > 1:
+            if len(series) > 1 or beside:
                 _legend_below(axes)
         for axes in places[len(panels) :]:
             axes.set_axis_off()
@@ -171,7 +184,7 @@ def progress(
     """A column of panels per term (title -> key of the records), a row per axis (label -> key and its unit).
 
     `runs`: system -> the records of each of its seeds; a system has one colour, a seed one line. `beside`: name ->
-    title -> a value that is drawn across as a dotted line.
+    title -> a value that is drawn across as a dotted line. A record's KEY/interval, [low, high], is drawn as a bar.
     """
     _check_given("terms", terms)
     _check_given("along", along)
@@ -181,13 +194,16 @@ def progress(
         grid = figure.subplots(len(along), len(terms), squeeze=False)
         for number, ((label, (x, unit)), row) in enumerate(zip(along.items(), grid, strict=True)):
             for (title, key), axes in zip(terms.items(), row, strict=True):
-                for colour, (name, seeds) in zip(colours(len(runs)), runs.items(), strict=True):
+                for look, (name, seeds) in zip(looks(len(runs)), runs.items(), strict=True):
                     for seed, records in enumerate(seeds):
                         places, values = _series(records, x, key)
-                        drawn = {"color": colour, "linewidth": 1.5, "markersize": 3, "label": "" if seed else name}
-                        axes.plot([place / unit for place in places], values, "o-", **drawn)
-                for name, values in (beside or {}).items():
-                    axes.axhline(values[title], color="0.2", linestyle=":", linewidth=1.5, label=name)
+                        places = [place / unit for place in places]
+                        axes.plot(places, values, **look, linewidth=1.4, markersize=3, label="" if seed else name)
+                        given = [record.get(f"{key}/interval") for record in records if x in record and key in record]
+                        around = _draw_bounds(axes, places, given if all(given) else None, look["color"])
+                        where = {"panel": title, "series": name, "line": seed, "axis": label}
+                        figure.note(where, place=places, value=values, **around)
+                _draw_beside(axes, title, beside)
                 axes.set(xlabel=label, title="" if number else title)
         _legend_of_all(figure)
     return figure
@@ -199,6 +215,24 @@ def _series(records: Sequence[Mapping], x: str, name: str) -> tuple[list[float],
         known = sorted({key for record in records for key in record})
         raise InputError(f"{name}: in no record; there are {', '.join(known) or 'no records'}")
     return [pair[0] for pair in pairs], [float(pair[1]) for pair in pairs]
+
+
+def _draw_bounds(axes: Axes, places: Sequence[float], bounds: Sequence | None, colour: str) -> dict[str, Sequence]:
+    """Draw [low, high] around each value as a thin bar; return them as columns, none where there are no bounds."""
+    if bounds is None:
+        return {}
+    low, high = zip(*bounds, strict=True)
+    axes.vlines(places, low, high, colors=colour, linewidth=1, alpha=0.7)
+    return {"low": low, "high": high}
+
+
+def _draw_beside(axes: Axes, title: str, beside: Mapping[str, Mapping[str, float]] | None) -> None:
+    """Draw what stands beside a panel's series as dotted lines across, each darker or lighter than the one before."""
+    for number, (name, values) in enumerate((beside or {}).items()):
+        if title in values:
+            shade = INK if number % 2 == 0 else "#9aa0a6"
+            axes.axhline(values[title], color=shade, linestyle=":", linewidth=1.5, label=name)
+            axes.figure.note({"panel": title, "series": name}, value=[values[title]])
 
 
 def _legend_below(axes: Axes, columns: int = 2) -> None:

@@ -1,6 +1,11 @@
-"""One style for all figures, and how a figure becomes a PNG."""
+"""One style for all figures, and how a figure becomes a PNG or a PDF.
+
+The colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any of the three kinds of
+colour blindness tell apart; marks and dashes tell series apart without any colour, as in a grey print.
+"""
 
 import io
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -8,7 +13,10 @@ from PIL import Image
 
 WIDTH, HEIGHT, DPI = 7.0, 4.0, 100  # inches, inches, dots per inch
 INK, GRID = "#33383d", "#e3e6e8"
-COLOURS = ("#3b6ea5", "#d1733f", "#4f9a6b", "#8a6bb0", "#b8504f", "#8c7a5b", "#4aa3b5", "#7c828a")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#3b2a6b", "#6b4a1f")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)), "--")
+UNDATED = ("CreationDate", "Creator", "Producer")  # what matplotlib would write into a PDF
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -35,7 +43,16 @@ STYLE = {
 
 
 class Plot(Figure):
-    """A figure that a notebook shows when it is a cell's value."""
+    """A figure that a notebook shows when it is a cell's value; a chart holds the `numbers` that it draws."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.numbers: list[dict] = []
+
+    def note(self, where: Mapping[str, object], **columns: Sequence) -> None:
+        """Keep what is drawn: rows of equally long `columns`, each beside `where` (panel, series) it was drawn."""
+        rows = zip(*columns.values(), strict=True)
+        self.numbers += [{**where, **dict(zip(columns, row, strict=True))} for row in rows]
 
     def _repr_png_(self) -> bytes:
         """In 64 colours: a notebook of twenty figures stays small, and the eye hardly sees it."""
@@ -52,11 +69,30 @@ def png_bytes(figure: Figure | Image.Image) -> bytes:
     return encoded(figure.convert("RGB"))
 
 
+def pdf_bytes(figure: Figure) -> bytes:
+    """The vector PDF of a figure: the same bytes for the same content, without dates and versions."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE | {"pdf.fonttype": 42}):  # fonts as TrueType: a reader can search the text
+        figure.savefig(buffer, format="pdf", facecolor="white", metadata=dict.fromkeys(UNDATED))
+    return buffer.getvalue()
+
+
 def encoded(image: Image.Image) -> bytes:
     """A picture's PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def looks(count: int) -> list[dict]:
+    """So many looks of lines with marks: colour and mark, again from the start where they end."""
+    marks = [MARKS[index % len(MARKS)] for index in range(count)]
+    return [{"color": colour, "marker": mark} for colour, mark in zip(colours(count), marks, strict=True)]
+
+
+def dashes(count: int) -> list:
+    """So many kinds of dashes for lines without marks, again from the start where they end."""
+    return [DASHES[index % len(DASHES)] for index in range(count)]
 
 
 def colours(count: int) -> list[str]:

@@ -1,0 +1,62 @@
+"""What the scores' figures say, from losses of known logits."""
+
+import pytest
+import torch
+
+from t2ilib import losses
+from t2ilib.comparison import open_finished
+from t2ilib.figures import recorded
+from t2ilib.tables import RUNS
+
+LOGITS = torch.randn(3, 512, generator=torch.Generator().manual_seed(0)) * 2 + torch.tensor([[1.0], [-1.0], [0.5]])
+
+
+def record(discriminator, generator):
+    terms = {f"discriminator/{name}": value.item() for name, value in discriminator.items()}
+    return {**terms, "generator/adversarial": generator.item()}
+
+
+def test_probabilities_lie_between_their_bounds():
+    real, fake, wrong = LOGITS
+    found = recorded.probabilities(record(losses.gan_discriminator(real, fake, wrong, 0.9), losses.gan_generator(fake)))
+    mean, mismatched = torch.sigmoid(fake).mean(), torch.sigmoid(wrong).mean()
+    assert 0 < found["D(G(z)), at least"] < mean < found["D(G(z)), at most"] < 1
+    assert mismatched < found["D(x, wrong caption), at most"] < 1
+    sure = torch.full((8,), 0.3)  # where all logits are alike the bounds meet
+    found = recorded.probabilities(record(losses.gan_discriminator(sure, sure, sure), losses.gan_generator(sure)))
+    assert list(found.values()) == pytest.approx([torch.sigmoid(sure[0]).item()] * 3, rel=1e-5)
+
+
+def test_a_critic_s_scores_and_its_estimate_are_exact():
+    real, fake, wrong = LOGITS
+    one = record(losses.wasserstein_critic(real, fake, wrong), losses.wasserstein_generator(fake))
+    means = [each.mean().item() for each in (real, fake, wrong)]
+    assert list(recorded.critic_scores(one).values()) == pytest.approx(means, abs=1e-6)
+    assert recorded.critic_distance(one) == pytest.approx(means[0] - (means[1] + means[2]) / 2, abs=1e-6)
+    plain = record(losses.wasserstein_critic(real, fake), losses.wasserstein_generator(fake))
+    assert recorded.critic_distance(plain) == pytest.approx(means[0] - means[1], abs=1e-6)
+
+
+def test_hinge_losses_bound_the_scores():
+    real, fake, wrong = LOGITS
+    found = recorded.hinge_scores(record(losses.hinge_discriminator(real, fake, wrong), losses.hinge_generator(fake)))
+    assert found["D(x), at least"] < real.mean() and found["D(x, wrong caption), at most"] > wrong.mean()
+    assert found["D(G(z))"] == pytest.approx(fake.mean().item(), abs=1e-6)
+    inside = LOGITS.clamp(-0.9, 0.9)  # where no score passes its margin the bounds are exact
+    real, fake, wrong = inside
+    found = recorded.hinge_scores(record(losses.hinge_discriminator(real, fake, wrong), losses.hinge_generator(fake)))
+    assert list(found.values()) == pytest.approx([each.mean().item() for each in inside], abs=1e-6)
+
+
+def test_what_is_read_off_a_record_fits_the_run_that_it_is_read_off():
+    """The readings take the defaults' weights of the terms: a run with others would be misread."""
+    for run in recorded.SCORES:
+        model = open_finished(RUNS / run).run.recipe.model
+        assert not {"halve_negatives", "mismatched", "text"} & model.keys()
+
+
+def test_measurements_hold_each_step_once_with_its_interval():
+    found = recorded.measurements(open_finished(RUNS / "galip_toy"))
+    assert [row["step"] for row in found] == [1000, 2000, 3000] and found[-1]["images"] == 96000
+    low, high = found[-1]["metric/toy_fd/interval"]
+    assert low < found[-1]["metric/toy_fd"] < high
