@@ -29,7 +29,10 @@ from t2ilib.metrics.results import entry, write_result
 from t2ilib.sampler import Sampler
 from t2ilib.task import Painter, System, Task
 
-HEADLINE = ("attribute_accuracy", "composition", "r_precision", "clip_score", "toy_fd", "clip_fd", "diversity")
+HEADLINE = (  # of which an evaluation has some
+    *("attribute_accuracy", "composition", "r_precision", "clip_score", "toy_fd", "clip_fd", "diversity"),
+    *METRICS,
+)
 
 
 def measure(experiment: Experiment, task: Task, step: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.encoders.encoder import TextEncoder, sees
 from t2ilib.encoders.reading import directions_of
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, ahead, choose_captions, paint, parts_of
+from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_captions, overlapped, paint, parts_of
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.measured import Metric
 from t2ilib.metrics.r_precision import r_precision
@@ -74,7 +74,7 @@ def evaluate(  # noqa: PLR0913
     judge_encoder = judge_encoder or encoder
     readers = judge, (judge_encoder if sees(judge_encoder) else None)
     repeated = [caption for caption in captions[: settings.diversity_captions] for _ in range(settings.per_caption)]
-    several = ahead(paint(painter, repeated, encoder, settings, 1, team))
+    several = overlapped(paint(painter, repeated, encoder, settings, 1, team), encoder.device)
 
     def batches(count: int) -> list[np.ndarray]:
         return team.share(parts_of(np.arange(count), encoder, settings))
@@ -92,7 +92,7 @@ def evaluate(  # noqa: PLR0913
         return (to_float(part) for part in pictures)
 
     watch = Watch(more(), team)
-    painted = ahead(paint(painter, captions, encoder, settings, 0, team))  # while those before are looked at
+    painted = overlapped(paint(painter, captions, encoder, settings, 0, team), encoder.device)
     painted = watch.beside(painted, batches(len(captions)), shown(rows))
     metrics: dict = dict.fromkeys(("attribute_accuracy", "r_precision", "clip_score"))
     if not any(readers):

@@ -4,9 +4,10 @@ import threading
 import time
 
 import pytest
+import torch
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.drawing import ahead
+from t2ilib.metrics.drawing import ahead, overlapped
 
 
 def threads():
@@ -58,3 +59,11 @@ def test_who_stops_early_leaves_no_thread():
     while threads() and time.monotonic() < end:
         time.sleep(0.01)
     assert not threads()
+
+
+@pytest.mark.parametrize(("device", "count", "expected"), [("cpu", 1, True), ("cpu", 2, False), ("meta", 2, True)])
+def test_it_is_done_where_it_is_faster(monkeypatch, device, count, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    batches = [1, 2]
+    found = overlapped(batches, torch.device(device))
+    assert (found is not batches) == expected and list(found) == batches
