@@ -182,3 +182,12 @@ def test_all_four_ways_look_at_the_same_pictures(evaluation):
     calls = evaluation.ways("gancls_toy", 20)
     looks = [calls[way]() for way in (evaluation.LOOKED, evaluation.TURNS, evaluation.OVERLAPPED)]
     assert all((look.vectors() == looks[0].vectors()).all() and len(look.vectors()) == 20 for look in looks)
+
+
+def test_the_page_shows_what_the_benchmark_of_evaluations_wrote(evaluation):
+    rows = json.loads((ROOT / "benchmarks" / "results" / "evaluation.json").read_text())["rows"]
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    for system in evaluation.SYSTEMS:
+        own = sorted((row for row in rows if row["system"] == system), key=lambda row: row["threads"])
+        cells = [f"{row['pictures per second']:g} ({row['best turn']:g})" for row in own]
+        assert len(own) == 8 and f"| {system} | {' | '.join(cells)} |" in page
