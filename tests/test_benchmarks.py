@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import math
+import subprocess
 
 import pytest
 import torch
@@ -191,3 +192,18 @@ def test_the_page_shows_what_the_benchmark_of_evaluations_wrote(evaluation):
         own = sorted((row for row in rows if row["system"] == system), key=lambda row: row["threads"])
         cells = [f"{row['pictures per second']:g} ({row['best turn']:g})" for row in own]
         assert len(own) == 8 and f"| {system} | {' | '.join(cells)} |" in page
+
+
+def test_memory_while_pictures_pass_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    streaming = importlib.import_module("streaming")
+    monkeypatch.setattr(streaming, "RESULTS", tmp_path)
+    monkeypatch.setattr(streaming, "SIDE", 32)
+    row = streaming.stream(224)
+    assert row["pictures"] == 224 and row["pictures per second"] > 0
+    assert 0 < row["memory before, MB"] <= row["memory after, MB"] <= row["memory with the numbers, MB"]
+    done = subprocess.CompletedProcess([], 0, stdout=json.dumps(row))
+    monkeypatch.setattr(streaming.subprocess, "run", lambda command, **options: done)
+    streaming.main((224, 224))
+    told = json.loads((tmp_path / "streaming.json").read_text())
+    assert told["rows"] == [row, row] and {"fid", "kid", "inception_score"} <= set(told["metrics"])

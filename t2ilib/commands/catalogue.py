@@ -19,9 +19,10 @@ TEXT = re.compile(r".+-[0-9a-f]{16}-[0-9a-f]{16}\.safetensors", re.DOTALL)  # fi
 
 
 def show() -> None:
-    """List the names that one may use: systems and other tasks, recipes, shipped weights, encoders."""
+    """List the names that one may use: systems and other tasks, recipes, shipped weights, encoders, protocols."""
     from t2ilib.assembly import TASKS
     from t2ilib.encoders import SHIPPED
+    from t2ilib.metrics.protocols import PROTOCOLS
     from t2ilib.models import SYSTEMS
     from t2ilib.training import recipe_names
 
@@ -34,6 +35,7 @@ def show() -> None:
     _table("recipes (--recipe NAME)", {name: _recipe_says(name) for name in recipe_names()})
     _table("weights (t2i sample NAME)", weights)
     _table("encoders (--set encoders.text.name=NAME, --judge NAME)", encoders)
+    _table("protocols (t2i evaluate RUN --protocol NAME)", {name: each.about for name, each in PROTOCOLS.items()})
 
 
 def cache(

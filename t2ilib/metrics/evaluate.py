@@ -140,6 +140,7 @@ def _protocol(
         "source": dataset.source,
         "text_encoder": encoder.fingerprint,
         "judge_encoder": judge_encoder.fingerprint,
+        "clip_score": f"100 x cosine by {judge_encoder.name}, negative ones as 0" if sees(judge_encoder) else None,
         "extractor": judge.fingerprint if judge else judge_encoder.name,
         "real_size": dataset.size,
         "resize": f"{judge.config.image_size} px, bicubic, antialiased" if judge else "the CLIP encoder's own",

@@ -113,6 +113,8 @@ def table(path: str | Path) -> list[str]:
             continue
         details = measures.get(name) or {}
         extractor = protocol.get("judge_encoder" if name in FITTED else "extractor")
+        if name == "clip_score" and protocol.get(name):
+            extractor = f"{protocol[name]} ({_short(extractor)})"
         rows.append(
             [
                 name,
