@@ -119,6 +119,9 @@ def evaluate_protocol(
     given = compared, extractor, protocol.augmentation, references.FOLDER
     reference = references.dataset_reference(*given) if with_reference else None
     number = protocol.count(len(asked))
+    if "fid" in protocol.metrics and number <= extractor.size:
+        told = f"{number} pictures are too few for a Frechet distance of {extractor.size} features"
+        raise InputError(f"{name}: {told}; give a set with more captions")
     if "fid" in protocol.metrics and number < FEW:
         warn(f"{name}: a FID of {number:,} pictures lies far above one of the literature's 30,000")
     if line := check_reads("text", sampler.encoder, list(chain.from_iterable(asked.captions)), 1.0):

@@ -87,11 +87,12 @@ def test_a_protocol_measures_what_it_says(sampler, photographs, tmp_path):
     assert protocol["augmentation"]["count"] == 50 and protocol["measures"]["fid"]["reference_count"] == 50
     assert (protocol["side"], protocol["painted_side"], protocol["system"]) == (40, 64, "dfgan")
     assert protocol["judge_encoder"] != protocol["text_encoder"] and metrics["clip_score"] is not None
-    assert "fid" not in metrics["real"] and metrics["real"]["inception_score"]["n"] == 60
+    assert "fid" not in metrics["real"] and metrics["real"]["inception_score"]["n"] == 30
     path = write_result(tmp_path / "results", **found)
     assert read_result(path)["metrics"]["kid"] == metrics["kid"]
     told = [line for line in table(path) if line.startswith("| fid |")]
-    assert len(told) == 1 and f"| {expected:.4g} |" in told[0] and "small-inception-legacy | none | test" in told[0]
+    assert len(told) == 1 and f"| {expected:.4g} |" in told[0]
+    assert "small-inception-legacy | none | test, 50, flipped and shifted |" in told[0]
 
 
 def test_weights_without_a_recipe_are_measured_alike(sampler, photographs):
@@ -158,3 +159,10 @@ def test_the_command_prints_and_writes(photographs, tmp_path):
     found = read_result(path)
     assert found["protocol"]["seed"] == 5 and table(path)[2] in done.output and "versions" not in found
     assert {"commit", "torch", "hardware", "command", "seconds"} <= found["protocol"].keys()
+
+
+def test_too_few_captions_are_named_before_anything_is_painted(sampler, photographs, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "few", replace(SMALL, passes=0, n=6))
+    monkeypatch.setattr(measurement, "evaluate", lambda *_, **__: pytest.fail("painted"))
+    with pytest.raises(InputError, match="few: 6 pictures are too few for a Frechet distance of 6 features"):
+        measurement.evaluate_protocol(sampler, "few", str(photographs))

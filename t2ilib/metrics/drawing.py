@@ -107,7 +107,14 @@ def paint(
     for part in team.share(parts_of(np.arange(len(captions)), encoder, settings)):
         text = encoder.encode([captions[row] for row in part])
         with torch.no_grad():
-            yield painter.generate(text, noise[part].to(text.sentence.device)).float().clamp(-1, 1)
+            yield _bounded(painter.generate(text, noise[part].to(text.sentence.device)).float())
+
+
+def _bounded(painted: Tensor) -> Tensor:
+    """Return pictures cut to [-1, 1]; InputError where there is nothing to cut, but NaN or infinity."""
+    if not painted.isfinite().all():
+        raise InputError("pictures: some are NaN or infinite; take another checkpoint")
+    return painted.clamp(-1, 1)
 
 
 def parts_of(rows: np.ndarray, encoder: TextEncoder, settings: EvaluationSettings) -> list[np.ndarray]:

@@ -102,11 +102,11 @@ def evaluate(  # noqa: PLR0913
         metrics = ruler.measure(painted, several)
         others = Watch(more(), team)
         if judge is None or dataset.attributes is None:
-            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows))), distance=False)
+            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows)), len(dataset)), distance=False)
         else:
             anew = birds_like(dataset, settings.n, settings.seed)
             alike = faithful_birds(repeated, birds_like(dataset, CROWD, settings.seed), settings.seed)
-            crowd = ruler.features(others.alone(drawn(anew), batches(len(anew)), distances=True))
+            crowd = ruler.features(others.alone(drawn(anew), batches(len(anew)), len(anew), distances=True))
             metrics["real"] = ruler.measure(shown(rows), drawn(alike), crowd)
             plain = (drawn(one_coloured_birds(asked, settings.seed)) for asked in (captions, repeated))
             metrics["one_colour"] = ruler.measure(*plain)

@@ -22,6 +22,7 @@ from t2ilib.metrics.downloads import released_file
 from t2ilib.metrics.extractors import Seen
 from t2ilib.metrics.intake import to_bytes
 from t2ilib.pictures import resized
+from t2ilib.weights import digest
 
 SIDE = 299  # pixels that the network sees
 NAME = "inception-2015-12-05"
@@ -55,7 +56,7 @@ class Inception:
     The probabilities leave out the last layer's bias, as the Inception Score's authors did.
     """
 
-    name, size = NAME, 2048
+    size = 2048
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Inception:
         if resize not in RESIZES:
             raise InputError(f"resize = {one_line(repr(resize))}: Inception has {', '.join(RESIZES)}")
         self._resized, self.resize = RESIZES[resize]
+        self.name = NAME if network is None else f"{NAME}-{digest(network.state_dict())[:12]}"
         network = (network or load_inception()).to(device)
         self._device, self._classes = torch.device(device), network.fc.weight  # (1008, 2048)
         layers = [layer for name, layer in network.named_children() if name != "fc"]  # in the order of the network

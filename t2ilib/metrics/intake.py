@@ -57,6 +57,7 @@ class Intake:
     def __init__(self):
         """Wait for the first picture."""
         self.size: list[int] | None = None  # (H, W) of every picture
+        self.seen: set[int] = set()  # positions that were given
         self.counted: int | None = 0  # pictures that came without positions; None where positions are given
 
     def take(self, pictures: Tensor, positions: Sequence[int] | Tensor | None = None) -> Tensor:
@@ -71,12 +72,15 @@ class Intake:
         if self.counted:
             raise InputError("positions: earlier pictures came without; give them for all, or for none")
         self.counted = None
+        self._add(places.tolist())
         return places.to(torch.int64)
 
     def state(self) -> dict[str, Tensor]:
         """Return size and count as tensors; -1 stands for None."""
         size = [-1, -1] if self.size is None else self.size
-        return {"size": torch.tensor(size), "counted": torch.tensor(-1 if self.counted is None else self.counted)}
+        seen = torch.tensor(sorted(self.seen), dtype=torch.int64)
+        counted = torch.tensor(-1 if self.counted is None else self.counted)
+        return {"size": torch.tensor(size), "counted": counted, "seen": seen}
 
     def join(self, state: Mapping[str, Tensor]) -> int:
         """Take in the state of another process; return by how much its places move, so that they follow one's own."""
@@ -88,9 +92,19 @@ class Intake:
         self._check_size(size)
         if counted < 0:
             self.counted = None
+            self._add(state["seen"].tolist())
             return 0
         shift, self.counted = self.counted, self.counted + counted
         return shift
+
+    def _add(self, places: list[int]) -> None:
+        new = set(places)
+        twice = self.seen & new or (
+            {place for place in new if places.count(place) > 1} if len(new) < len(places) else ()
+        )
+        if twice:
+            raise InputError(f"positions: {min(twice)} came twice; show each picture once, to one process")
+        self.seen |= new
 
     def _count(self, count: int) -> Tensor:
         if self.counted is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from t2ilib.errors import InputError
 from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
-from t2ilib.metrics.intervals import NORMAL
+from t2ilib.metrics.intervals import reach
 from t2ilib.metrics.measured import Measured
 from t2ilib.metrics.moments import Reference, kept_features
 from t2ilib.metrics.rows import MOST, Rows
@@ -67,8 +67,8 @@ class Kid:
         if len(fakes) < 2 * PARTS:
             reason = f"too few pictures for a jackknife in {PARTS} groups"
             return Measured(value, None, self._rows.count, details | {"no_interval": reason})
-        reach = NORMAL * float(np.hypot(jackknife_error(fakes, real), spread / np.sqrt(self.subsets)))
-        interval = (value - reach, value + reach)
+        error = reach(PARTS) * float(np.hypot(jackknife_error(fakes, real), spread / np.sqrt(self.subsets)))
+        interval = (value - error, value + error)
         return Measured(value, interval, self._rows.count, details | {"interval": f"jackknife, {PARTS} groups"})
 
     def state(self) -> dict[str, Tensor]:

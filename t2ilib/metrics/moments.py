@@ -79,8 +79,14 @@ def check_reference(extractor: Extractor, reference: Reference) -> None:
         told = f"{reference.size} features against {extractor.size} of {extractor.name}"
         raise InputError(f"reference: {told}; compute it with that extractor")
     for key, value in protocol(extractor).items():
-        if reference.details.get(key, value) != value:
-            raise InputError(f"reference: its {key} is {reference.details[key]}, not {value}; compute it with that")
+        if reference.details.get(key) != value:
+            told = reference.details.get(key, "not told")
+            raise InputError(f"reference: its {key} is {told}, not {value}; compute it with that")
+    mean, covariance = reference.mean, reference.covariance
+    if mean.shape != (extractor.size,) or covariance.shape != (extractor.size, extractor.size):
+        raise InputError(f"reference: moments of shapes {mean.shape} and {covariance.shape}; compute it anew")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise InputError("reference: some of its moments are NaN or infinite; compute it anew")
 
 
 def kept_features(extractor: Extractor, reference: Reference) -> Tensor:

@@ -1,5 +1,6 @@
 """Result files: a number together with everything one needs to reproduce it or to refuse a comparison."""
 
+import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,12 @@ def check_folder(folder: str | Path) -> None:
     path = Path(folder)
     if not path.is_dir() and (path.exists() or any(above.is_file() for above in path.absolute().parents)):
         raise InputError(f"{path}: no folder; name another one for the results file")
+    there = next(above for above in (path.absolute(), *path.absolute().parents) if above.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; name another folder for the results file") from None
 
 
 def read_result(path: str | Path) -> dict:
@@ -97,7 +104,9 @@ def entry(metrics: Mapping, key: str) -> tuple[float | None, list[float] | None]
     return found, (metrics.get("intervals") or {}).get(key)
 
 
-COLUMNS = ("metric", "value", "95 %", "n", "seed", "extractor", "resize", "reference", "commit", "torch", "seconds")
+COLUMNS = ("metric", "value", "95 %", "n", "seed", "protocol", "truncation", "extractor", "resize", "reference")
+COLUMNS += ("commit", "torch", "seconds")
+DISTANCES = ("toy_fd", "clip_fd")  # to the pictures that the captions are of
 FITTED = ("clip_score", "r_precision")  # by the CLIP that judges
 
 
@@ -105,34 +114,62 @@ def table(path: str | Path) -> list[str]:
     """Return a results file as the lines of a Markdown table, a row per number with all that it depends on."""
     found = read_result(path)
     metrics, protocol = found["metrics"], found["protocol"]
-    measures, rows = protocol.get("measures") or {}, []
-    names = [name for name in metrics if name not in ("intervals", "real", "one_colour")]
-    for name in [*names, "composition"]:
+    rows = []
+    for name in (*(name for name in metrics if name not in ("intervals", "real", "one_colour")), "composition"):
         value, bounds = entry(metrics, name)
         if value is None:
             continue
-        details = measures.get(name) or {}
-        extractor = protocol.get("judge_encoder" if name in FITTED else "extractor")
-        if name == "clip_score" and protocol.get(name):
-            extractor = f"{protocol[name]} ({_short(extractor)})"
+        around = "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+        drawn = [_told(protocol, key) for key in ("seed", "protocol", "truncation")]
+        made = [_told(protocol, key) for key in ("commit", "torch", "seconds")]
         rows.append(
-            [
-                name,
-                f"{value:.4g}",
-                "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}",
-                *(str(protocol.get(key, "")) for key in ("n", "seed")),
-                _short(details.get("extractor", extractor)),
-                details.get("resize", "its own" if name in FITTED else protocol.get("resize", "")),
-                f"{protocol.get('reference', '')} {protocol['reference_split']}, {protocol.get('reference_count', '')}",
-                *(_short(protocol.get(key, "")) for key in ("commit", "torch")),
-                str(protocol.get("seconds", "")),
-            ]
+            [name, f"{value:.4g}", around, _count(name, metrics, protocol), *drawn, *_seen(name, protocol), *made]
         )
     lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, *rows)]
     return [lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]]
 
 
+def _count(name: str, metrics: Mapping, protocol: Mapping) -> str:
+    """Return how many pictures a number is of."""
+    held = metrics.get(name)
+    if isinstance(held, Mapping) and "n" in held:
+        return str(held["n"])
+    if name == "diversity":
+        return str(min(protocol.get("diversity_captions", 0), protocol["n"]) * protocol.get("per_caption", 0))
+    return _told(protocol, "n")
+
+
+def _seen(name: str, protocol: Mapping) -> list[str]:
+    """Return through what a number was seen, after which resize, and against which real pictures."""
+    details = (protocol.get("measures") or {}).get(name)
+    if details is not None:
+        compared = details.get("reference")
+        return [_short(details.get("extractor", "none")), details.get("resize", "none"), _reference(compared, details)]
+    if name in FITTED:
+        told = f"{protocol.get('clip_score') or ''} ({_told(protocol, 'judge_encoder')})".strip()
+        return [told if name == "clip_score" else _told(protocol, "judge_encoder"), "its own", ""]
+    own = f"{'+'.join(protocol['reference_split'])}, {_told(protocol, 'reference_count')}" if name in DISTANCES else ""
+    return [_told(protocol, "extractor"), _told(protocol, "resize"), own]
+
+
+def _reference(compared: Mapping | None, details: Mapping) -> str:
+    """Return which real pictures a metric compared with, how many, and how they were augmented."""
+    if not compared:
+        return ""
+    told = [
+        f"{'+'.join(compared.get('split', []))}, {details.get('reference_count', details.get('reference_kept', ''))}"
+    ]
+    if compared.get("augmentation"):
+        told.append("flipped and shifted")
+    return ", ".join(told)
+
+
+def _told(protocol: Mapping, key: str) -> str:
+    value = protocol.get(key)
+    return "" if value is None else _short(value)
+
+
 def _short(value: object) -> str:
     """Return a name, of a long digest its beginning."""
     first, plus, rest = str(value).partition("+")
-    return first[:12] + plus + rest if len(first) >= 40 else str(value)
+    return first[:12] + plus + rest if len(first) >= 40 and " " not in first else str(value)

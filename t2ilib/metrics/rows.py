@@ -52,7 +52,13 @@ class Rows:
         return {"rows": rows, "places": places, "count": torch.tensor(self.count)}
 
     def join(self, state: Mapping[str, Tensor], shift: int = 0) -> None:
-        """Take in the rows of another process, their places moved by `shift`."""
+        """Take in the rows of another process, their places moved by `shift`.
+
+        InputError where one process kept some of its rows by other places than these.
+        """
+        if shift and int(state["count"]) > len(state["rows"]):
+            told = f"of {int(state['count'])} pictures a process kept {len(state['rows'])} by places of its own"
+            raise InputError(f"positions: none were given, and {told}; give positions in the whole set")
         if len(state["rows"]):
             self.add(state["rows"], state["places"] + shift)
         self.count += int(state["count"]) - len(state["rows"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from t2ilib.errors import InputError
@@ -18,6 +19,7 @@ class Watch:
         """Let `metrics` look; each is used once."""
         self.metrics, self.team = dict(metrics), team
         self._found: dict[str, Measured] | None = None
+        self._resize = ""  # what pictures went through before they were compared with the real ones
 
     def beside(
         self, pictures: Iterable[Tensor], places: Iterable[np.ndarray], real: Iterable[Tensor]
@@ -32,23 +34,25 @@ class Watch:
         for batch, rows, truth in zip(pictures, places, real, strict=True):
             for metric in self.metrics.values():
                 if _pairs(metric):
-                    metric.update(resized(batch.cpu(), truth.shape[-1]).clamp(-1, 1), truth, rows)
+                    metric.update(self._fitted(batch, truth.shape[-1]), truth, rows)
                 else:
                     metric.update(batch, positions=rows)
             yield batch
 
     def alone(
-        self, pictures: Iterable[Tensor], places: Iterable[np.ndarray], distances: bool = False
+        self, pictures: Iterable[Tensor], places: Iterable[np.ndarray], most: int, distances: bool = False
     ) -> Iterator[Tensor]:
         """Yield the batches again, after the metrics that need no picture beside each have seen them.
 
-        Without `distances` those that compare with a reference are left out, too.
+        They see the first `most` places: of real pictures, which come back in every pass, each once. Without
+        `distances` those that compare with a reference are left out, too.
         """
         kept = {name: metric for name, metric in self.metrics.items() if not _pairs(metric)}
         self.metrics = {name: metric for name, metric in kept.items() if distances or not _refers(metric)}
         for batch, rows in zip(pictures, places, strict=True):
-            for metric in self.metrics.values():
-                metric.update(batch, positions=rows)
+            new = rows < most
+            for metric in self.metrics.values() if new.any() else ():
+                metric.update(batch[torch.from_numpy(new)], positions=rows[new])
             yield batch
 
     def numbers(self) -> dict[str, dict]:
@@ -62,7 +66,17 @@ class Watch:
 
     def details(self) -> dict[str, dict]:
         """Return how each number came about."""
-        return {name: dict(measured.details) for name, measured in self._computed().items()}
+        found = {name: dict(measured.details) for name, measured in self._computed().items()}
+        for name in found if self._resize else ():
+            if _pairs(self.metrics[name]):
+                found[name]["resize"] = self._resize
+        return found
+
+    def _fitted(self, pictures: Tensor, side: int) -> Tensor:
+        """Return pictures (B, 3, H, W) on the CPU at the real ones' size."""
+        if pictures.shape[-1] != side:
+            self._resize = f"{pictures.shape[-1]} to {side} px, bicubic, antialiased"
+        return resized(pictures.cpu(), side).clamp(-1, 1)
 
     def _computed(self) -> dict[str, Measured]:
         if self._found is None:

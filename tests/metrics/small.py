@@ -33,7 +33,7 @@ def features(images: torch.Tensor) -> torch.Tensor:
 
 def reference(images: torch.Tensor) -> Reference:
     """What is kept of all these pictures, by NumPy."""
-    return kept(features(images))
+    return kept(features(images), "small")
 
 
 def fill(metric, images, batch=7, real=None, positions=None):
@@ -65,8 +65,13 @@ def numbered(count: int) -> torch.Tensor:
     return (torch.arange(count) / 1e5)[:, None, None, None].expand(-1, 3, 2, 2)
 
 
-def kept(rows) -> Reference:
+def kept(rows, name: str = "fixed") -> Reference:
     """A reference of these features, by NumPy."""
     rows = torch.as_tensor(rows, dtype=torch.float32)
     table = rows.double().numpy()
-    return Reference(table.mean(0), np.cov(table.T).reshape(table.shape[1], -1), len(table), rows)
+    return Reference(table.mean(0), np.cov(table.T).reshape(table.shape[1], -1), len(table), rows, told(name))
+
+
+def told(name: str = "fixed") -> dict:
+    """What a reference says of its extractor."""
+    return {"extractor": name, "resize": "none"}

@@ -499,3 +499,10 @@ def test_only_a_few_batches_of_pictures_are_alive(by, monkeypatch):
     assert census.asked == 20 + 8 + 20 + 20 + 24 + 8  # painted and looked at, then real pictures, then the reference
     assert 5 <= census.most <= 3 * 5
     assert Watched.most == 5
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_infinite_pictures_are_no_white_ones(dataset, value):
+    broken = Painter(lambda sentence, noise: sentence * value)
+    with pytest.raises(InputError, match="pictures: some are NaN or infinite; take another checkpoint"):
+        evaluate(broken, dataset, ColourEncoder(), settings=SETTINGS)

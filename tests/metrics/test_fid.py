@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import psutil
 import pytest
 import scipy
 import torch
-from small import SIZE, Fixed, extractor, features, fill, kept, numbered, pictures, reference
+from scipy import stats
+from small import SIZE, Fixed, extractor, features, fill, kept, numbered, pictures, reference, told
 
 from t2ilib.errors import InputError
 from t2ilib.metrics.extractors import Custom
@@ -23,7 +26,7 @@ def gaussian(count, mean, covariance, seed):
 def test_gaussians_of_known_distance():
     """Axis-aligned ones: the squared difference of means, and of standard deviations."""
     rows = gaussian(300, np.array([1.0, 2.0, 0.0]), np.diag([1.0, 4.0, 9.0]), 0)
-    real = Reference(np.zeros(3), np.diag([4.0, 1.0, 9.0]), 1000)
+    real = Reference(np.zeros(3), np.diag([4.0, 1.0, 9.0]), 1000, details=told("fixed"))
     assert fill(Fid(Fixed(rows), real), numbered(300)).compute().value == pytest.approx(5 + 1 + 1, rel=1e-5)
 
 
@@ -46,7 +49,7 @@ def test_the_interval_is_the_jackknife_over_groups():
     found = fill(Fid(extractor(), reference(real), groups=9), shown).compute()
     rows, theirs = features(shown).numpy(), features(real).numpy()
     left = [frechet_distance(np.delete(rows, np.s_[group::9], axis=0), theirs) for group in range(9)]
-    reach = 1.96 * np.sqrt(8 / 9 * np.square(left - np.mean(left)).sum())
+    reach = stats.t.ppf(0.975, 8) * np.sqrt(8 / 9 * np.square(left - np.mean(left)).sum())
     assert found.interval == pytest.approx((max(found.value - reach, 0), found.value + reach), rel=1e-5)
     assert found.details["interval"] == "jackknife" and found.n == 90
 
@@ -54,7 +57,7 @@ def test_the_interval_is_the_jackknife_over_groups():
 def test_the_interval_covers_what_other_pictures_give():
     """Of 40 sets of 400 pictures from one source, most intervals hold the mean distance."""
     rng = np.random.default_rng(0)
-    real = Reference(np.zeros(4), np.eye(4), 10_000)
+    real = Reference(np.zeros(4), np.eye(4), 10_000, details=told("fixed"))
     found = []
     for _ in range(40):
         rows = rng.normal(size=(400, 4)) * 1.5 + 0.3
@@ -98,7 +101,7 @@ def test_references_of_another_extractor_are_refused():
 )
 def test_extractors_that_keep_no_promise_are_named(network, message):
     with pytest.raises(InputError, match=f"odd: .*{message}"):
-        Fid(Custom(network, SIZE, "odd"), reference(pictures(50))).update(pictures(4))
+        Fid(Custom(network, SIZE, "odd"), replace(reference(pictures(50)), details=told("odd"))).update(pictures(4))
 
 
 def test_memory_does_not_grow():
@@ -106,7 +109,7 @@ def test_memory_does_not_grow():
     rng = np.random.default_rng(0)
     weights = torch.from_numpy(rng.normal(size=(48, 256))).float()
     network = Custom(lambda seen: seen.flatten(1) @ weights, 256, "wide")
-    real = Reference(np.zeros(256), np.eye(256), 1000)
+    real = Reference(np.zeros(256), np.eye(256), 1000, details=told("wide"))
     metric, process, used = Fid(network, real), psutil.Process(), []
     for step in range(750):
         metric.update(torch.rand(32, 3, 4, 4))
@@ -124,3 +127,30 @@ def test_results_say_how_they_came_about():
         "groups": 40,
         "reference_count": 50,
     }.items() <= found.details.items()
+
+
+def test_a_picture_that_comes_twice_is_refused():
+    """In one process, and in two that were given one share."""
+    real, shown = reference(pictures(50)), pictures(20)
+    one, other = (fill(Fid(extractor(), real), shown, positions=range(20)) for _ in range(2))
+    with pytest.raises(InputError, match="positions: 3 came twice"):
+        one.update(shown[:1], positions=[3])
+    with pytest.raises(InputError, match="positions: 0 came twice"):
+        one.merge([other.state()])
+    with pytest.raises(InputError, match="positions: 7 came twice"):
+        Fid(extractor(), real).update(shown[:2], positions=[7, 7])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": np.full(6, np.nan)}, "NaN or infinite"),
+        ({"covariance": np.full((6, 6), np.inf)}, "NaN or infinite"),
+        ({"covariance": np.eye(5)}, "moments of shapes"),
+        ({"details": {}}, "its extractor is not told, not small"),
+        ({"details": told("other")}, "its extractor is other, not small"),
+    ],
+)
+def test_a_damaged_reference_is_refused(changes, message):
+    with pytest.raises(InputError, match=f"reference: .*{message}"):
+        Fid(extractor(), replace(reference(pictures(50)), **changes))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from small import Fixed, extractor, features, fill, kept, numbered, pictures, reference
+from small import Fixed, extractor, features, fill, kept, numbered, pictures, reference, told
 
 from t2ilib.errors import InputError
 from t2ilib.metrics.kid import PARTS, Kid, jackknife_error
@@ -102,4 +102,4 @@ def test_too_few_pictures_are_named():
 
 def test_a_reference_without_features_is_named():
     with pytest.raises(InputError, match="keeps moments, no feature vectors"):
-        Kid(extractor(), Reference(np.zeros(6), np.eye(6), 100))
+        Kid(extractor(), Reference(np.zeros(6), np.eye(6), 100, details=told("small")))

@@ -1,8 +1,11 @@
 import json
 import re
 
+import pytest
+
+from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.metrics.results import write_result
+from t2ilib.metrics.results import check_folder, table, write_result
 from t2ilib.provenance import commit, hardware, relative, sanitised_command
 
 
@@ -37,3 +40,38 @@ def test_relative_paths(tmp_path):
 def test_machine_and_commit_are_named():
     assert re.search(r"cores$|^\d+ x ", hardware())
     assert commit() is None or re.fullmatch(r"[0-9a-f]{40}(\+dirty)?", commit())
+
+
+def test_a_table_says_of_each_number_what_it_was_seen_through(tmp_path):
+    """Two protocols that differ in reference and truncation alone must not give equal rows."""
+    compared = {"split": ["train"], "augmentation": {"count": 50}}
+    measures = {
+        "fid": {"extractor": "net", "resize": "to 299", "reference": compared, "reference_count": 50},
+        "ssim": {"resize": "64 to 48 px, bicubic"},
+    }
+    metrics = {"attribute_accuracy": None, "clip_score": 30.0, "toy_fd": 2.0, "diversity": 0.5}
+    metrics |= {"fid": {"mean": 3.0, "n": 70, "interval": [2, 4]}, "ssim": {"mean": 0.2, "n": 70}}
+    protocol = {"n": 70, "seed": 1, "protocol": "mine", "truncation": 0.88, "extractor": "judge", "resize": "64 px"}
+    protocol |= {"reference_split": ["test"], "reference_count": 30, "judge_encoder": "b" * 64, "measures": measures}
+    protocol |= {"clip_score": "100 x cosine by net", "diversity_captions": 4, "per_caption": 8}
+    lines = table(write_result(tmp_path, metrics, protocol))
+    found = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    columns = found["metric"]
+    told = {name: dict(zip(columns, cells, strict=True)) for name, cells in found.items()}
+    assert told["fid"]["reference"] == "train, 50, flipped and shifted" and told["fid"]["extractor"] == "net"
+    assert told["ssim"]["extractor"] == "none" and told["ssim"]["resize"] == "64 to 48 px, bicubic"
+    assert told["toy_fd"]["reference"] == "test, 30" and told["clip_score"]["reference"] == ""
+    assert told["clip_score"]["extractor"] == f"100 x cosine by net ({'b' * 12})" and told["diversity"]["n"] == "32"
+    assert {row["truncation"] for name, row in told.items() if name in metrics} == {"0.88"}
+    assert "attribute_accuracy" not in told and told["fid"]["95 %"] == "2 to 4"
+
+
+def test_a_folder_that_nobody_may_write_to_is_named_first(tmp_path, monkeypatch):
+    def refused(**options):
+        raise PermissionError(13, "Permission denied")
+
+    check_folder(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(InputError, match="Permission denied; name another folder"):
+        check_folder(tmp_path / "new")

@@ -62,3 +62,10 @@ def test_a_place_that_comes_twice_is_named():
 def test_no_rows_are_named():
     with pytest.raises(InputError, match="none were shown"):
         Rows().ordered()
+
+
+def test_rows_that_were_kept_by_other_places_are_not_joined():
+    """A process that counted its own pictures drew lots for places that others have, too."""
+    first, second = shown(range(20), 5), shown(range(10), 5)
+    with pytest.raises(InputError, match="of 10 pictures a process kept 5 by places of its own"):
+        first.join(second.state(), shift=20)

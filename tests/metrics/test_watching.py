@@ -172,3 +172,19 @@ def _alike(found, expected, where=""):
             _alike(one, other, where)
     else:
         assert found == expected or abs(found - expected) <= 1e-6 * max(1, abs(expected)), (where, found, expected)
+
+
+def test_real_pictures_that_come_back_are_seen_once():
+    shown, spy = small.pictures(12), Spy()
+    watch = Watch({"spy": spy})
+    places = [np.arange(0, 5), np.arange(5, 10), np.arange(10, 12)]
+    batches = [shown[part] for part in places]
+    assert list(watch.alone(batches, places, most=7)) == batches
+    assert spy.places == list(range(7)) and torch.equal(torch.cat(spy.pictures), shown[:7])
+
+
+def test_a_resize_before_a_comparison_is_told():
+    watch = Watch({"pairs": Pairs(), "plain": Spy()})
+    list(watch.beside([small.pictures(4, side=24)], [np.arange(4)], [small.pictures(4, 1, side=12)]))
+    assert watch.details()["pairs"]["resize"] == "24 to 12 px, bicubic, antialiased"
+    assert "resize" not in watch.details()["plain"]
