@@ -16,13 +16,14 @@ from step import RESULTS
 
 from t2ilib.devices import CPU_BATCH, keep_freed_memory
 from t2ilib.files import write_json
+from t2ilib.metrics.drawing import tidied
 from t2ilib.metrics.extractors import JudgeExtractor, Shared
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.protocols import COMPARED, METRICS
 from t2ilib.metrics.references import reference_of
 from t2ilib.provenance import environment
 
-COUNTS = 1000, 30_000
+COUNTS = 1000, 5000, 30_000
 SIDE = 256  # pixels
 NAMES = (*sorted(COMPARED), "inception_score")
 
@@ -35,8 +36,8 @@ def stream(count: int) -> dict:
     reference = reference_of((real for _ in range(500 // CPU_BATCH)), extractor, {"pictures": "noise"}, folder=None)
     metrics = {name: METRICS[name](extractor, reference, 200) for name in NAMES}
     before, start = _memory(), time.perf_counter()
-    for _ in range(count // CPU_BATCH):
-        pictures = torch.rand(CPU_BATCH, 3, SIDE, SIDE) * 2 - 1
+    noise = (torch.rand(CPU_BATCH, 3, SIDE, SIDE) * 2 - 1 for _ in range(count // CPU_BATCH))
+    for pictures in tidied(noise):
         for metric in metrics.values():
             metric.update(pictures)
     seconds, after = time.perf_counter() - start, _memory()

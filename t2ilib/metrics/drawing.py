@@ -15,13 +15,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
-from t2ilib.devices import CPU_BATCH, GPU_BATCH, this_process
+from t2ilib.devices import CPU_BATCH, GPU_BATCH, return_freed_memory, this_process
 from t2ilib.encoders.encoder import TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.settings import SEED, TRUNCATION, Range, check_ranges
 from t2ilib.task import Painter
 
 Item = TypeVar("Item")
+TIDY = 1000  # pictures
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,17 @@ def parts_of(rows: np.ndarray, encoder: TextEncoder, settings: EvaluationSetting
     """Cut rows into parts of the batch size."""
     size = settings.batch_size or (CPU_BATCH if encoder.device.type == "cpu" else GPU_BATCH)
     return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def tidied(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the batches, and hand back freed memory after every thousandth picture."""
+    passed = 0
+    for batch in batches:
+        yield batch
+        passed += len(batch)
+        if passed >= TIDY:
+            passed = 0
+            return_freed_memory()
 
 
 def overlapped(batches: Iterable[Item], device: torch.device) -> Iterable[Item]:

@@ -11,7 +11,7 @@ from t2ilib.encoders.encoder import PictureEncoder, TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
 from t2ilib.metrics.diversity import diversity
-from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, parts_of
+from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, parts_of, tidied
 from t2ilib.metrics.frechet import frechet_from_moments, moments
 from t2ilib.metrics.intervals import GROUPS, interval, jackknifed
 from t2ilib.metrics.judge import Judge
@@ -31,7 +31,7 @@ class Look:
         self.features: list[Tensor] = []  # by the judge, (B, F) each, on the CPU
         self.attributes: list[Tensor] = []  # value indices by the judge, (B, A) each
         self.embeddings: list[Tensor] = []  # by the CLIP, (B, D) each
-        for batch in pictures:
+        for batch in tidied(pictures):
             self._update(batch)
         self.features, self.attributes, self.embeddings = map(
             team.gathered, (self.features, self.attributes, self.embeddings)
