@@ -20,7 +20,10 @@ HELD_OUT, SEEN_SPECIES = "test", "validation"  # splits: new species; new birds 
 PROTOCOL = (  # what is equal in a comparison
     *("version", "source", "reference_count", "real_size", "text_encoder", "judge_encoder", "extractor"),
     *("n", "truncation", "candidates", "diversity_captions", "per_caption"),
+    *("resize", "protocol", "reference", "augmentation", "side"),
 )
+MEASURES = "measures"  # how each metric of a protocol came about
+ALIKE = ("extractor", "resize", "reference", "reference_count", "groups", "splits", "subsets", "subset_size", "k")
 BESIDE = {"one_colour": "one colour", "real": "real pictures"}  # what results hold beside the system's numbers
 ENCODERS = ("text_encoder", "judge_encoder")
 Number = tuple[float, float, float]  # mean over the seeds, and the lowest and highest bound of their intervals
@@ -48,6 +51,7 @@ class Finished:
         told = {"pictures seen": last["images"], "start": self.start, "data": recipe.data}
         for split, result in self.results.items():
             told |= {f"{name}, {split}": result["protocol"].get(name) for name in PROTOCOL}
+            told |= {f"{MEASURES}, {split}": measured_by(result["protocol"])}
         return told
 
     @property
@@ -66,6 +70,12 @@ class Finished:
             remedy = f"t2i evaluate {folder} --split {split} --seed {seed} --out {folder / 'results'}"
             raise InputError(f"{folder / 'results'}: no results of the split {split}; {remedy}")
         return self.results[split]
+
+
+def measured_by(protocol: Mapping) -> dict[str, dict]:
+    """Return by metric what has to be equal of how it came about: extractor, resize, reference, sizes of subsets."""
+    found = protocol.get(MEASURES) or {}
+    return {name: {key: details[key] for key in ALIKE if key in details} for name, details in sorted(found.items())}
 
 
 def open_finished(folder: str | Path) -> Finished:

@@ -103,6 +103,13 @@ def test_a_run_without_results_is_named(run):
         ({"source": {"name": "others"}}, "source"),
         ({"reference_count": 7}, "reference_count"),
         ({"per_caption": 2}, "per_caption"),
+        ({"real_size": 32}, "real_size"),
+        ({"resize": "clean"}, "resize"),
+        ({"protocol": "cub_clean"}, "protocol, test: a None, b cub_clean"),
+        ({"reference": "train"}, "reference"),
+        ({"augmentation": {"count": 9}}, "augmentation"),
+        ({"side": 224}, "side"),
+        ({"measures": {"fid": {"extractor": "x"}}}, "measures, test"),
         ({"diversity_captions": 2}, "diversity_captions"),
     ],
 )
@@ -110,6 +117,11 @@ def test_runs_of_different_budgets_do_not_compare(run, changes, named):
     runs = [open_finished(run("a")), open_finished(run("b", **changes))]
     with pytest.raises(InputError, match=f"{named}.*do not compare"):
         same_budget(runs)
+
+
+def test_what_a_measure_found_beside_its_number_does_not_part_runs(run):
+    told = [{"fid": {"extractor": "x", "resize": "none", "std_over_splits": value}} for value in (0.1, 0.2)]
+    same_budget([open_finished(run(name, measures=one)) for name, one in zip("ab", told, strict=True)])
 
 
 def test_weights_to_begin_with_are_known_by_their_content(run):

@@ -1,10 +1,11 @@
-"""`figures/results.csv`: every measured number with all that decides whether two of them may be compared.
+"""`figures/results.csv`: the last numbers of every run with what decides whether two of them may be compared.
 
-A row per run, split, judge and metric: value and interval, what stands beside it (chance, birds in one colour, real
-pictures), and the settings of training and measurement. Nothing is averaged and no column mixes settings in silence:
-what differs between two rows stands in their columns.
+A row per run, split, judge, protocol and metric: value and interval, what stands beside it (chance, birds in one
+colour, real pictures), and the settings of training and measurement, those of the model as its recipe has them. Nothing
+is averaged. Measures that carry no version are older than those of version 2, in which each caption counts once.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from t2ilib.metrics.results import entry, read_result
 from t2ilib.plots import write_rows
 from t2ilib.provenance import relative
 from t2ilib.training import Recipe, Run
+from t2ilib.training.recipe import plain
 
 FILE = "results.csv"
 DIGEST = 12  # letters of an encoder's fingerprint
@@ -39,9 +41,9 @@ def rows_of(run: Run) -> Iterator[dict]:
     for path, result in results:
         protocol = result["protocol"]
         if (protocol.get("step") or 0) == last:
-            newest[split_of(result), protocol.get("judge_encoder")] = path, result
+            newest[split_of(result), protocol.get("judge_encoder"), protocol.get("protocol")] = path, result
     recipe, seen = run.recipe, {record["step"]: record for record in run.records()}.get(last, {})
-    for (split, _), (path, result) in newest.items():
+    for (split, *_), (path, result) in newest.items():
         settings = _settings(recipe, last, seen, result["protocol"])
         for metric, value in _numbers(recipe, result["metrics"]):
             around = _beside(result["metrics"], metric)
@@ -80,14 +82,19 @@ def _settings(recipe: Recipe, step: int, seen: Mapping, protocol: Mapping) -> di
         "task": recipe.task,
         "training seed": recipe.training.seed,
         "data": recipe.data.source,
+        "data options": json.dumps(recipe.data.options, sort_keys=True),
         "size": recipe.data.size,
+        "model": json.dumps(plain(recipe)["model"], sort_keys=True),
         "text encoder": reader(recipe, protocol, "text"),
         "start": recipe.training.start or "random",
         "lambda of the CLIP loss": recipe.clip.weight,
         "step": step,
         "pictures seen": seen.get("images"),
         "training seconds": seen.get("seconds"),
+        "protocol": protocol.get("protocol"),
         "n": protocol.get("n"),
+        "candidates": protocol.get("candidates"),
+        "pictures per caption": protocol.get("per_caption"),
         "evaluation seed": protocol.get("seed"),
         "truncation": protocol.get("truncation"),
         "judge": reader(recipe, protocol, "judge"),

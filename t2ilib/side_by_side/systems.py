@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ilib import files, models
-from t2ilib.comparison import PROTOCOL, Finished, check_seeds, open_all, open_finished, same_budget
+from t2ilib.comparison import MEASURES, PROTOCOL, Finished, check_seeds, open_all, open_finished, same_budget
 from t2ilib.errors import InputError, one_line
 from t2ilib.training.checkpoints import read_about
 from t2ilib.training.lock import CONFIG
@@ -104,7 +104,7 @@ def differing_settings(systems: Sequence[Seeds]) -> list[str]:
 
 def of_the_protocol(setting: str) -> bool:
     """Whether a setting decides how pictures are measured, rather than how a system is trained."""
-    return setting.partition(".")[0] in PROTOCOL
+    return setting.partition(".")[0] in (*PROTOCOL, MEASURES)
 
 
 def _flat(budget: Mapping[str, Any], split: str) -> list[tuple[str, str]]:

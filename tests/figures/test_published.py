@@ -61,3 +61,11 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RUNS", tmp_path / "runs")
     with pytest.raises(InputError, match=r"published\.yaml: .*put it back"):
         published.read()
+
+
+def test_seeds_of_two_budgets_are_no_row(monkeypatch):
+    runs = published.comparison.open_all(tables.RUNS, "gancls_toy*")
+    assert list(published._ours("GAN-CLS", "toy", runs))
+    monkeypatch.setattr(published.comparison.Finished, "budget", property(lambda one: {"n": one.run.folder.name}))
+    with pytest.raises(InputError, match="runs of different budgets do not compare"):
+        list(published._ours("GAN-CLS", "toy", runs))

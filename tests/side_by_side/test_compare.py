@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from typer.testing import CliRunner
 
 from t2ilib import files
 from t2ilib.cli import app
-from t2ilib.comparison import open_all, over_seeds
+from t2ilib.comparison import open_all, open_finished, over_seeds
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.side_by_side import compare, costs
+from t2ilib.side_by_side import compare, costs, systems
 from t2ilib.side_by_side.drawing import title_of
+from t2ilib.side_by_side.systems import weights_of
 
 CAPTIONS = ["a red bird.", "a blue bird."]
 FILES = ["compare.csv", "compare.json", "compare.md", "grid.png", "quality.png"]
@@ -114,6 +116,33 @@ def test_a_system_without_weights_says_so_in_its_row(trained, run):
     own, (x, y) = figure.axes[2].get_position(), figure.texts[2].get_position()
     assert own.x0 < x and own.y0 < y < own.y1  # in its row
     assert len(figure.axes) == 4 and (np.asarray(figure.axes[3].images[0].get_array()) == 242).all()
+
+
+def test_shipped_weights_of_another_step_paint_nothing(trained, run, tmp_path, monkeypatch):
+    """They are of the same recipe, and not those that were measured."""
+    kept = sorted((trained("a_toy") / "checkpoints").glob("*.safetensors"))[-1]
+    shipped = tmp_path / "shipped"
+    shipped.mkdir(exist_ok=True)
+    shutil.copy(kept, shipped / "b_toy.safetensors")
+    monkeypatch.setattr(files, "WEIGHTS", shipped)
+    model = {"ngf": 4, "ndf": 4, "batch_size": 4}
+    monkeypatch.setattr(systems, "same", lambda one, other: True)
+    assert weights_of(open_finished(run("b_toy", model=model))) == shipped / "b_toy.safetensors"
+    assert weights_of(open_finished(run("b_toy", model=model, step=21))) is None
+
+
+def test_every_file_that_was_read_is_a_source(trained, run, tmp_path):
+    model = {"ngf": 4, "ndf": 4, "batch_size": 4}
+    compare([trained("a_toy"), run("a_toy_seed1", model=model)], CAPTIONS, out=tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())["sources"]
+    expected = {
+        f"{name}: {path.relative_to(tmp_path / name).as_posix()}"
+        for name in ("a_toy", "a_toy_seed1")
+        for path in (tmp_path / name).rglob("*")
+        if path.suffix == ".json" or path.name in ("config.yaml", "records.jsonl")
+    }
+    assert len(expected) >= 8 and set(found) - expected == {"a_toy: checkpoints/step_00000020.safetensors"}
+    assert expected <= set(found)
 
 
 def test_no_weights_anywhere_still_compare(run, tmp_path):
