@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import xlog1py, xlogy
 
 from t2ilib import plots, tables
 from t2ilib.comparison import HELD_OUT, Finished, newest_result, open_all, results_of, split_of
@@ -28,22 +30,42 @@ def curves(run: str, name: str) -> None:
     save(name, plots.curves(records, terms), [tables.RUNS / run / "records.jsonl"])
 
 
-def probabilities(record: Record) -> dict[str, float]:
-    """Return what GAN-CLS's losses say of the probabilities D that the discriminator gives.
+def probabilities(record: Record, smoothing: float = 0.9) -> dict[str, float]:
+    """Return what GAN-CLS's losses say of the probabilities D that the discriminator gives; reals have this label.
 
     -mean log D(G(z)) is the generator's term, so exp(-term) is the geometric mean of D(G(z)), which is no more than its
-    mean; -mean log(1 - D(G(z))) is the term `fake`, so by Jensen 1 - exp(-term) is no less than it. D(x) cannot be had
-    back: with smoothed labels a term belongs to two probabilities.
+    mean; -mean log(1 - D(G(z))) is the term `fake`, so by Jensen 1 - exp(-term) is no less than it. For D(x) there is
+    an interval (`real_probability`), whose lower end is told. The terms are of one batch; the generator's is read after
+    the discriminator's update, so of two bounds of D(G(z)) the lower one is a step of the discriminator younger.
     """
     return {
+        "D(x), at least": real_probability(record["discriminator/real"], smoothing)[0],
         "D(G(z)), at least": np.exp(-record["generator/adversarial"]),
         "D(G(z)), at most": 1 - np.exp(-record["discriminator/fake"]),
         "D(x, wrong caption), at most": 1 - np.exp(-record["discriminator/mismatched"]),
     }
 
 
+def real_probability(loss: float, smoothing: float) -> tuple[float, float]:
+    """Return the interval, within [0, 1], that holds the mean of D(x) where the real term is `loss`; 0 < `smoothing`.
+
+    The term is the mean of f(p) = -s log p - (1 - s) log(1 - p) with the label s. f is convex, so f(mean p) <= loss,
+    and the mean lies between the two p with f(p) = loss, one on either side of s.
+    """
+
+    def above(p: float) -> float:
+        return -xlogy(smoothing, p) - xlog1py(1 - smoothing, -p) - loss
+
+    if above(smoothing) >= 0:  # the least value of f, reached where every p is s; below it by rounding alone
+        return smoothing, smoothing
+    low, high = np.exp(-loss / smoothing), -np.expm1(-loss / (1 - smoothing)) if smoothing < 1 else 1.0
+    ends = [brentq(above, low, smoothing) if above(low) > 0 else low]
+    ends.append(brentq(above, smoothing, high) if smoothing < high < 1 and above(high) > 0 else high)
+    return float(ends[0]), float(ends[1])
+
+
 def critic_scores(record: Record) -> dict[str, float]:
-    """Return the mean scores of a critic, of which its terms are minus one, one half and one half (CLS)."""
+    """Return a critic's mean scores on one batch, of which its terms are minus one, one half and one half (CLS)."""
     return {
         "D(x)": -record["discriminator/real"],
         "D(G(z))": 2 * record["discriminator/fake"],
@@ -54,7 +76,8 @@ def critic_scores(record: Record) -> dict[str, float]:
 def hinge_scores(record: Record) -> dict[str, float]:
     """Return what hinge losses say of the mean scores: max(0, 1 - D) is at least 1 - D, so its mean bounds D's.
 
-    The fakes' mean is known exactly: it is minus the generator's adversarial term.
+    The fakes' mean is minus the generator's adversarial term, so it is known exactly, but of the discriminator after
+    its update; the bounds are of the discriminator before it.
     """
     return {
         "D(x), at least": 1 - record["discriminator/real"],
