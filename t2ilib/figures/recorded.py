@@ -122,7 +122,10 @@ def wgan_distance(name: str) -> None:
 
 
 def wgan_study_distance(name: str) -> None:
-    """The critic's estimate by each way to bound its slope, three seeds each: the scales are not comparable."""
+    """The critic's estimate with clipped weights, with a penalty, and with a penalty and CLS, three seeds each.
+
+    The scales are not comparable: a panel has its own.
+    """
     ways = {"clipped weights": "clip", "gradient penalty": "gp", "penalty and CLS": "gpcls"}
     records: list[dict] = []
     sources = []
@@ -131,20 +134,22 @@ def wgan_study_distance(name: str) -> None:
             folder = tables.RUNS / "wgan_study" / f"{way}_{seed}"
             sources.append(folder / "records.jsonl")
             own = f"{way}, seed {seed}"
-            records += [{"images": one["images"], own: critic_distance(one)} for one in Run(folder).records()]
+            records += [{"seen": one["images"] / 1e3, own: critic_distance(one)} for one in Run(folder).records()]
     terms = {title: [f"{way}, seed {seed}" for seed in range(3)] for title, way in ways.items()}
-    save(name, plots.curves(records, terms, x="images", labels=("pictures seen", "critic's estimate")), sources)
+    labels = "pictures seen, thousands", "critic's estimate"
+    save(name, plots.curves(records, terms, x="seen", labels=labels), sources)
 
 
 def sweep() -> list[dict]:
     """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda.
 
-    `intervals` holds the 95 % intervals of a row's numbers, where they have some.
+    `intervals` holds the 95 % intervals of a row's numbers, where they have some, and `real` what real pictures reach.
     """
     rows = []
     for folder in tables.RUNS.glob("dfgan_sweep_*"):
         row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
         around: dict[str, Sequence[float] | None] = {}
+        real: dict[str, float | None] = {}
         for path in sorted((folder / "results").glob("*.json")):
             result = read_json(path, "put it back")
             protocol = result["protocol"]
@@ -152,12 +157,13 @@ def sweep() -> list[dict]:
             for title, key in KEPT.items():
                 own = f"{role} {title}" if key in ("clip_score", "r_precision") else title
                 row[own], around[own] = entry(result["metrics"], key)
-        rows.append({**row, "intervals": around})
+                real[own] = entry(result["metrics"].get("real") or {}, key)[0]
+        rows.append({**row, "intervals": around, "real": real})
     return sorted(rows, key=lambda row: row["lambda"])
 
 
 def clip_sweep(name: str) -> None:
-    """The sweep of lambda as a figure and as a table."""
+    """The sweep of lambda as a figure, beside what real pictures get of either CLIP, and as a table."""
     rows = sweep()
     own = ("attribute accuracy", "toy FD", "diversity")
     keys = ["steps", "judge CLIP score", "judge R-precision", *own, "teacher CLIP score", "teacher R-precision"]
@@ -173,7 +179,12 @@ def clip_sweep(name: str) -> None:
         title: {who: [row["intervals"][key] for row in rows] for who, key in own.items()}
         for title, own in series.items()
     }
-    figure = plots.lines(panels, [f"{row['lambda']:g}" for row in rows], "lambda", bounds=around)
+    real = {
+        f"real pictures, {who}": {title: rows[0]["real"][own[who]] for title, own in series.items() if who in own}
+        for who in ("teacher", "judge")
+    }
+    ticks = plots.Ticks([f"{row['lambda']:g}" for row in rows], [row["lambda"] for row in rows], linear_to=0.01)
+    figure = plots.lines(panels, ticks, "lambda", bounds=around, beside=real)
     sources = sorted(tables.RUNS.glob("dfgan_sweep_*/results/*.json"))
     save(name, figure, sources, more=[tables.FOLDER / f"{name}.md"])
 
