@@ -150,6 +150,24 @@ def test_lines_stand_over_evenly_spaced_ticks():
     assert axes[0].get_legend() is None and not axes[3].axison
 
 
+def test_numbers_stand_at_their_own_places_and_a_setting_of_another_kind_off_the_line():
+    ticks = plots.Ticks(["0", "0.1", "none"], [0, 0.1, 0.4], alone=1)
+    figure = plots.lines({"A": {"x": [1, 2, 4]}}, ticks, "share", bounds={"A": {"x": [[0, 2], [1, 3], [3, 5]]}})
+    line, alone = figure.axes[0].lines
+    assert line.get_xydata().tolist() == [[0, 1], [0.1, 2]] and alone.get_xydata().tolist() == [[0.4, 4]]
+    assert alone.get_linewidth() == 0 and line.get_color() == alone.get_color()
+    assert [path.vertices[0].tolist() for path in figure.axes[0].collections[0].get_paths()] == [
+        [0, 0],
+        [0.1, 1],
+        [0.4, 3],
+    ]
+    assert numbers(figure, "share", "value", series="x") == [("0", 1), ("0.1", 2), ("none", 4)]
+    (axes,) = plots.lines({"A": {"x": [1, 2, 4]}}, plots.Ticks([0, 0.01, 4], [0, 0.01, 4], linear_to=0.01)).axes
+    assert axes.get_xscale() == "symlog" and [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.01", "4"]
+    with pytest.raises(InputError, match="2 labels for 1 places; give as many of both"):
+        plots.Ticks(["0", "1"], [0])
+
+
 def test_contact_sheet_keeps_every_pixel(tmp_path):
     sheet = np.asarray(plots.contact_sheet(NOISE, columns=4, path=tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 18 - 2, 4 * 18 - 2, 3)
@@ -174,7 +192,10 @@ def test_progress_draws_every_seed_over_every_axis_beside_a_mark():
         assert slopes == ([1, 2, 3] if title == "A" else [-1] * 3)
         assert set(mark.get_ydata()) == {{"A": 5.0, "B": -2.0}[title]}
         assert seeds[0].get_color() == seeds[1].get_color() != seeds[2].get_color()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two", "mark"]
+        assert seeds[0].get_linestyle() == seeds[2].get_linestyle() != seeds[1].get_linestyle()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two", "mark", "seed 1"]
+    limits = [axes.get_xlim() for axes in figure.axes]
+    assert limits[0] == limits[1] and limits[2] == limits[3]
 
 
 def test_saving_is_deterministic_and_keeps_the_manifest(tmp_path):

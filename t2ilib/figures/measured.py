@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,45 +15,64 @@ from t2ilib.features import Text
 from t2ilib.figures.painted import captions_of, stack
 from t2ilib.figures.saved import save, seen, weights_of
 from t2ilib.metrics.diversity import mean_pairwise_distance
-from t2ilib.metrics.intervals import interval
+from t2ilib.metrics.frechet import frechet_distance
+from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import FOLDER as JUDGE
 from t2ilib.metrics.judge import Judge, load_judge
 from t2ilib.sampling import Sampler, load_sampler
 
 CUTS = (0.3, 0.5, 0.7, 0.88, None)  # truncations; DF-GAN is evaluated at 0.88; None: as in training
+UNCUT = 1.06  # where "none" stands on the axis of truncations, off the line
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4)  # of the transformer's answer in GALIP's map; trained with 0.1
-COUNT, EACH = 40, 6  # captions, and pictures of each
+COUNT, EACH = 100, 4  # captions, and pictures of each
 LOOKED_AT = 160  # captions of the look at GALIP's map
+REAL = 1000  # real birds that the toy FD compares with
 Found = tuple[float, list[float]]  # a mean over captions and its 95 % interval
+ACCURACY = "attribute accuracy"
+TRUNCATION = (ACCURACY, f"{ACCURACY}, minus none's", "diversity, real birds 1", "diversity, minus none's", "toy FD")
+RESIDUAL = ("mean change of a pixel, of its range", ACCURACY, f"{ACCURACY}, minus that at 0.1")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the judge finds on pictures: shares of attributes (captions,), diversity (captions,), features (N, F)."""
+
+    attributes: np.ndarray
+    diversity: np.ndarray
+    features: np.ndarray
 
 
 def truncation(name: str) -> None:
-    """Quality and diversity of DF-GAN's pictures by truncation, with 95 % intervals over captions."""
+    """Attributes, diversity and toy FD of DF-GAN's pictures by truncation, and what changes caption by caption.
+
+    Every picture has its own noise, so the 95 % intervals over captions hold the noise's part, too.
+    """
     judge, systems = load_judge(), ("dfgan_toy", "dfgan_clip_toy")
     captions = captions_of(COUNT)
-    real = toy.render(toy.sample_attributes(400, seed=11), range(400), 64)
-    unit = mean_pairwise_distance(judge.features(torch.from_numpy(real).permute(0, 3, 1, 2) / 127.5 - 1).numpy())
-    panels: dict[str, dict[str, list]] = {"attribute accuracy": {}, "diversity, real birds 1": {}}
+    unit = mean_pairwise_distance(_real_features(judge, 400, held_out=None))
+    real = _real_features(judge, REAL, held_out=True)
+    panels: dict[str, dict[str, list]] = {title: {} for title in TRUNCATION}
     for weights in systems:
         sampler = load_sampler(weights, "cpu")
-        found = [_quality(judge, sampler, captions, unit, cut) for cut in CUTS]
+        uncut = _drawn(judge, sampler, captions, unit, None)
+        found = [_quality((judge, sampler, captions, unit), cut, uncut, real) for cut in CUTS]
         for title, column in zip(panels, zip(*found, strict=True), strict=True):
             panels[title][weights] = column
-    save(name, _lines(panels, ["none" if cut is None else f"{cut:g}" for cut in CUTS], "truncation"), _used(systems))
+    labels = ["none" if cut is None else f"{cut:g}" for cut in CUTS]
+    places = [UNCUT if cut is None else cut for cut in CUTS]
+    save(name, _lines(panels, plots.Ticks(labels, places, alone=1), "truncation"), _used(systems))
 
 
 def residual(weights: str, name: str) -> None:
-    """How much the frozen transformer's answer adds to GALIP's map, and what becomes of pictures with more or less."""
+    """What becomes of GALIP's pictures with more or less of the frozen transformer's answer, caption by caption."""
     judge, sampler = load_judge(), load_sampler(weights, "cpu")
     captions = captions_of(LOOKED_AT)
     asked = sampler.encoder.encode(captions), sampler.noise(len(captions), torch.Generator().manual_seed(0))
     plain, _ = _painted(sampler, *asked, sampler.system.config.bridge)
-    found = [_effect(judge, _painted(sampler, *asked, share), plain, captions) for share in SHARES]
+    found = [_effect(judge, (sampler, *asked, share), plain, captions) for share in SHARES]
     panels = {title: {weights: list(own)} for title, own in zip(RESIDUAL, zip(*found, strict=True), strict=True)}
-    save(name, _lines(panels, [f"{share:g}" for share in SHARES], "share of the answer"), _used([weights]))
-
-
-RESIDUAL = ("length of what is added / map's", "mean change of a pixel, of its range", "attribute accuracy")
+    ticks = plots.Ticks([f"{share:g}" for share in SHARES], SHARES)
+    save(name, _lines(panels, ticks, "share of the answer"), _used([weights]))
 
 
 def residual_pictures(weights: str, name: str) -> None:
@@ -98,20 +118,42 @@ def _painted(sampler: Sampler, text: Text, noise: Tensor, share: float) -> tuple
     return pictures, np.concatenate(ratios)
 
 
-def _effect(judge: Judge, found: tuple[Tensor, np.ndarray], plain: Tensor, captions: Sequence[str]) -> list[Found]:
-    """Return the numbers of `RESIDUAL` for pictures with their ratios of lengths, beside the `plain` pictures."""
-    pictures, ratio = found
-    moved = (pictures - plain).abs().flatten(1).mean(1) / 2
-    return [_found(each) for each in (ratio, moved.numpy(), _mentioned(judge, judge.predict(pictures), captions))]
+def _effect(judge: Judge, asked: tuple, plain: Tensor, captions: Sequence[str]) -> list[Found]:
+    """Return the numbers of `RESIDUAL` for what `_painted` returns when `asked`, beside the `plain` pictures."""
+    pictures, _ = _painted(*asked)
+    moved = (pictures - plain).abs().flatten(1).mean(1).numpy() / 2
+    shares, trained = (_mentioned(judge, judge.predict(each), captions) for each in (pictures, plain))
+    return [_found(each) for each in (moved, shares, shares - trained)]
 
 
-def _quality(judge: Judge, sampler: Sampler, captions: Sequence[str], unit: float, cut: float | None) -> list[Found]:
-    """Return attribute accuracy and diversity (in units of real birds) at one truncation."""
-    pictures = sampler.sample(captions, seed=0, per_caption=EACH, truncation=cut)
-    features, predicted = judge.read(pictures)
-    apart = np.array([mean_pairwise_distance(own) for own in features.numpy().reshape(len(captions), EACH, -1)]) / unit
-    hits = _mentioned(judge, predicted, [caption for caption in captions for _ in range(EACH)])
-    return [_found(hits.reshape(-1, EACH).mean(1)), _found(apart)]
+def _drawn(judge: Judge, sampler: Sampler, captions: Sequence[str], unit: float, cut: float | None) -> Drawn:
+    """Draw `EACH` pictures of every caption at one truncation, each from its own noise, and let the judge look."""
+    asked = [caption for caption in captions for _ in range(EACH)]
+    noise = sampler.noise(len(asked), torch.Generator().manual_seed(0), truncation=cut)
+    features, predicted = judge.read(torch.cat(list(sampler.draw(asked, noise))))
+    features = features.numpy()
+    apart = [mean_pairwise_distance(own) / unit for own in features.reshape(len(captions), EACH, -1)]
+    return Drawn(_mentioned(judge, predicted, asked).reshape(-1, EACH).mean(1), np.array(apart), features)
+
+
+def _quality(how: tuple, cut: float | None, uncut: Drawn, real: np.ndarray) -> list[Found]:
+    """Return the numbers of `TRUNCATION` at one truncation; `how` are the arguments of `_drawn` before it."""
+    own = uncut if cut is None else _drawn(*how, cut)
+    pairs = (own.attributes, uncut.attributes), (own.diversity, uncut.diversity)
+    found = [_found(each) for one, other in pairs for each in (one, one - other)]
+
+    def distance(rows: np.ndarray) -> float:
+        return frechet_distance(own.features[rows], real)
+
+    count = len(own.features)
+    value = distance(np.arange(count))
+    return [*found, (value, jackknifed(value, distance, count))]
+
+
+def _real_features(judge: Judge, count: int, held_out: bool | None) -> np.ndarray:
+    """Return the judge's features (count, F) of real birds, of held-out species or of all."""
+    real = toy.render(toy.sample_attributes(count, seed=11, held_out=held_out), range(count), 64)
+    return judge.features(torch.from_numpy(real).permute(0, 3, 1, 2) / 127.5 - 1).numpy()
 
 
 def _found(values: np.ndarray) -> Found:
@@ -131,7 +173,7 @@ def _mentioned(judge: Judge, predicted: Tensor, captions: Sequence[str]) -> np.n
     return np.array(shares)
 
 
-def _lines(panels: Mapping[str, Mapping[str, Sequence[Found]]], ticks: Sequence[str], label: str):
+def _lines(panels: Mapping[str, Mapping[str, Sequence[Found]]], ticks: plots.Ticks, label: str):
     """Return the chart of means with their intervals."""
     means = {title: {key: [mean for mean, _ in found] for key, found in own.items()} for title, own in panels.items()}
     around = {title: {key: [b for _, b in found] for key, found in own.items()} for title, own in panels.items()}

@@ -14,6 +14,7 @@ from t2ilib import comparison, tables
 from t2ilib.comparison import Finished
 from t2ilib.errors import InputError, one_line
 from t2ilib.figures import ledger
+from t2ilib.files import write_text
 from t2ilib.plots import write_rows
 
 TITLES = ("system", "data", "pixels", "metric", "protocol", "published", "released code", "ours", "source")
@@ -30,6 +31,10 @@ METRICS = {  # of our runs: metric -> its name, and the protocol; {judge}: the C
         "clip_score": ("CLIP score", "{judge}, 100 x cosine"),
     },
 }
+BRACKETS = (
+    "Ours are means over the seeds. In brackets stand the lowest and the highest bound of the seeds' 95 % intervals "
+    "over pictures; that is no 95 % interval of the mean."
+)
 
 
 def path() -> Path:
@@ -64,7 +69,8 @@ def write(name: str) -> list[Path]:
             finished = [one for one in finished if one.name == run]
             rows += list(_ours(system, kind, finished))
             sources += [file for one in finished for file in sorted((one.run.folder / "results").glob("*.json"))]
-    tables.write(name, TITLES, [[str(row[title]) for title in TITLES] for row in rows])
+    table = tables.write(name, TITLES, [[str(row[title]) for title in TITLES] for row in rows])
+    write_text(tables.FOLDER / f"{name}.md", f"{table}\n{BRACKETS}\n")
     write_rows(tables.FOLDER / f"{name}.csv", rows)
     return sources
 

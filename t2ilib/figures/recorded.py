@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import xlog1py, xlogy
 
 from t2ilib import plots, tables
 from t2ilib.comparison import HELD_OUT, Finished, newest_result, open_all, results_of, split_of
@@ -28,22 +30,42 @@ def curves(run: str, name: str) -> None:
     save(name, plots.curves(records, terms), [tables.RUNS / run / "records.jsonl"])
 
 
-def probabilities(record: Record) -> dict[str, float]:
-    """Return what GAN-CLS's losses say of the probabilities D that the discriminator gives.
+def probabilities(record: Record, smoothing: float = 0.9) -> dict[str, float]:
+    """Return what GAN-CLS's losses say of the probabilities D that the discriminator gives; reals have this label.
 
     -mean log D(G(z)) is the generator's term, so exp(-term) is the geometric mean of D(G(z)), which is no more than its
-    mean; -mean log(1 - D(G(z))) is the term `fake`, so by Jensen 1 - exp(-term) is no less than it. D(x) cannot be had
-    back: with smoothed labels a term belongs to two probabilities.
+    mean; -mean log(1 - D(G(z))) is the term `fake`, so by Jensen 1 - exp(-term) is no less than it. For D(x) there is
+    an interval (`real_probability`), whose lower end is told. The terms are of one batch; the generator's is read after
+    the discriminator's update, so of two bounds of D(G(z)) the lower one is a step of the discriminator younger.
     """
     return {
+        "D(x), at least": real_probability(record["discriminator/real"], smoothing)[0],
         "D(G(z)), at least": np.exp(-record["generator/adversarial"]),
         "D(G(z)), at most": 1 - np.exp(-record["discriminator/fake"]),
         "D(x, wrong caption), at most": 1 - np.exp(-record["discriminator/mismatched"]),
     }
 
 
+def real_probability(loss: float, smoothing: float) -> tuple[float, float]:
+    """Return the interval, within [0, 1], that holds the mean of D(x) where the real term is `loss`; 0 < `smoothing`.
+
+    The term is the mean of f(p) = -s log p - (1 - s) log(1 - p) with the label s. f is convex, so f(mean p) <= loss,
+    and the mean lies between the two p with f(p) = loss, one on either side of s.
+    """
+
+    def above(p: float) -> float:
+        return -xlogy(smoothing, p) - xlog1py(1 - smoothing, -p) - loss
+
+    if above(smoothing) >= 0:  # the least value of f, reached where every p is s; below it by rounding alone
+        return smoothing, smoothing
+    low, high = np.exp(-loss / smoothing), -np.expm1(-loss / (1 - smoothing)) if smoothing < 1 else 1.0
+    ends = [brentq(above, low, smoothing) if above(low) > 0 else low]
+    ends.append(brentq(above, smoothing, high) if smoothing < high < 1 and above(high) > 0 else high)
+    return float(ends[0]), float(ends[1])
+
+
 def critic_scores(record: Record) -> dict[str, float]:
-    """Return the mean scores of a critic, of which its terms are minus one, one half and one half (CLS)."""
+    """Return a critic's mean scores on one batch, of which its terms are minus one, one half and one half (CLS)."""
     return {
         "D(x)": -record["discriminator/real"],
         "D(G(z))": 2 * record["discriminator/fake"],
@@ -54,7 +76,8 @@ def critic_scores(record: Record) -> dict[str, float]:
 def hinge_scores(record: Record) -> dict[str, float]:
     """Return what hinge losses say of the mean scores: max(0, 1 - D) is at least 1 - D, so its mean bounds D's.
 
-    The fakes' mean is known exactly: it is minus the generator's adversarial term.
+    The fakes' mean is minus the generator's adversarial term, so it is known exactly, but of the discriminator after
+    its update; the bounds are of the discriminator before it.
     """
     return {
         "D(x), at least": 1 - record["discriminator/real"],
@@ -99,7 +122,10 @@ def wgan_distance(name: str) -> None:
 
 
 def wgan_study_distance(name: str) -> None:
-    """The critic's estimate by each way to bound its slope, three seeds each: the scales are not comparable."""
+    """The critic's estimate with clipped weights, with a penalty, and with a penalty and CLS, three seeds each.
+
+    The scales are not comparable: a panel has its own.
+    """
     ways = {"clipped weights": "clip", "gradient penalty": "gp", "penalty and CLS": "gpcls"}
     records: list[dict] = []
     sources = []
@@ -108,20 +134,22 @@ def wgan_study_distance(name: str) -> None:
             folder = tables.RUNS / "wgan_study" / f"{way}_{seed}"
             sources.append(folder / "records.jsonl")
             own = f"{way}, seed {seed}"
-            records += [{"images": one["images"], own: critic_distance(one)} for one in Run(folder).records()]
+            records += [{"seen": one["images"] / 1e3, own: critic_distance(one)} for one in Run(folder).records()]
     terms = {title: [f"{way}, seed {seed}" for seed in range(3)] for title, way in ways.items()}
-    save(name, plots.curves(records, terms, x="images", labels=("pictures seen", "critic's estimate")), sources)
+    labels = "pictures seen, thousands", "critic's estimate"
+    save(name, plots.curves(records, terms, x="seen", labels=labels), sources)
 
 
 def sweep() -> list[dict]:
     """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda.
 
-    `intervals` holds the 95 % intervals of a row's numbers, where they have some.
+    `intervals` holds the 95 % intervals of a row's numbers, where they have some, and `real` what real pictures reach.
     """
     rows = []
     for folder in tables.RUNS.glob("dfgan_sweep_*"):
         row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
         around: dict[str, Sequence[float] | None] = {}
+        real: dict[str, float | None] = {}
         for path in sorted((folder / "results").glob("*.json")):
             result = read_json(path, "put it back")
             protocol = result["protocol"]
@@ -129,12 +157,13 @@ def sweep() -> list[dict]:
             for title, key in KEPT.items():
                 own = f"{role} {title}" if key in ("clip_score", "r_precision") else title
                 row[own], around[own] = entry(result["metrics"], key)
-        rows.append({**row, "intervals": around})
+                real[own] = entry(result["metrics"].get("real") or {}, key)[0]
+        rows.append({**row, "intervals": around, "real": real})
     return sorted(rows, key=lambda row: row["lambda"])
 
 
 def clip_sweep(name: str) -> None:
-    """The sweep of lambda as a figure and as a table."""
+    """The sweep of lambda as a figure, beside what real pictures get of either CLIP, and as a table."""
     rows = sweep()
     own = ("attribute accuracy", "toy FD", "diversity")
     keys = ["steps", "judge CLIP score", "judge R-precision", *own, "teacher CLIP score", "teacher R-precision"]
@@ -150,7 +179,12 @@ def clip_sweep(name: str) -> None:
         title: {who: [row["intervals"][key] for row in rows] for who, key in own.items()}
         for title, own in series.items()
     }
-    figure = plots.lines(panels, [f"{row['lambda']:g}" for row in rows], "lambda", bounds=around)
+    real = {
+        f"real pictures, {who}": {title: rows[0]["real"][own[who]] for title, own in series.items() if who in own}
+        for who in ("teacher", "judge")
+    }
+    ticks = plots.Ticks([f"{row['lambda']:g}" for row in rows], [row["lambda"] for row in rows], linear_to=0.01)
+    figure = plots.lines(panels, ticks, "lambda", bounds=around, beside=real)
     sources = sorted(tables.RUNS.glob("dfgan_sweep_*/results/*.json"))
     save(name, figure, sources, more=[tables.FOLDER / f"{name}.md"])
 

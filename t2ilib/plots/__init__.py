@@ -11,6 +11,7 @@ from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
 from t2ilib.plots.saving import LIMIT, enter, read_rows, save_figure, write_rows
 from t2ilib.plots.source import show_source
 from t2ilib.plots.style import COLOURS, DPI, HEIGHT, INK, STYLE, WIDTH, Plot
+from t2ilib.plots.ticks import Ticks
 
 __all__ = [
     "COLOURS",
@@ -26,6 +27,7 @@ __all__ = [
     "Plot",
     "Sheet",
     "Surface",
+    "Ticks",
     "averages",
     "banded",
     "bars",

@@ -6,9 +6,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from t2ilib.errors import InputError
 from t2ilib.plots.style import DPI, HEIGHT, INK, STYLE, WIDTH, Plot, colours, dashes, looks
+from t2ilib.plots.ticks import Ticks, spaced
 
 Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
 
@@ -142,33 +144,37 @@ def bars(
 
 def lines(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
-    ticks: Sequence,
+    ticks: Sequence | Ticks,
     label: str = "",
     limits: Limits | None = None,
     bounds: Bounds | None = None,
     beside: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
-    """One panel per title, title -> (series -> values), over evenly spaced `ticks` that bear the axis' `label`.
+    """One panel per title, title -> (series -> values), over `ticks` that bear the axis' `label`.
 
-    Panels stand in rows of two. For settings that do not lie on a line, as 0, 0.01, 0.1, 1, 4. `limits` fixes the axes
-    of panels, by title. `bounds`, title -> series -> [low, high] of each value, are drawn as bars; `beside` as in
-    `banded`.
+    Panels stand in rows of two. Plain ticks are evenly spaced, for settings that are no numbers; numbers stand at their
+    own places as `Ticks`. `limits` fixes the axes of panels, by title. `bounds`, title -> series -> [low, high] of each
+    value, are drawn as bars; `beside` as in `banded`.
     """
     _check_given("panels", panels)
     _check_titles(panels, limits, beside)
-    rows = -(-len(panels) // 2)
+    rows, ticks = -(-len(panels) // 2), spaced(ticks)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
         places = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
         for axes, (title, series) in zip(places, panels.items(), strict=False):
+            ticks.put_on(axes)
             for look, (name, values) in zip(looks(len(series)), series.items(), strict=True):
-                axes.plot(range(len(ticks)), values, **look, linewidth=1.8, markersize=4, label=name)
-                around = _draw_bounds(axes, range(len(ticks)), (bounds or {}).get(title, {}).get(name), look["color"])
-                figure.note({"panel": title, "series": name}, **{label or "tick": ticks, "value": values}, **around)
+                joined = ticks.joined
+                axes.plot(ticks.places[:joined], values[:joined], **look, linewidth=1.8, markersize=4, label=name)
+                if ticks.alone:
+                    axes.plot(ticks.places[joined:], values[joined:], **look, linewidth=0, markersize=4)
+                around = _draw_bounds(axes, ticks.places, (bounds or {}).get(title, {}).get(name), look["color"])
+                columns = {label or "tick": ticks.labels, "value": values}
+                figure.note({"panel": title, "series": name}, **columns, **around)
             _draw_beside(axes, title, beside)
-            axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
             axes.set(title=title, xlabel=label, ylim=(limits or {}).get(title))
-            if len(series) > 1 or beside:
+            if len(series) > 1 or any(title in values for values in (beside or {}).values()):
                 _legend_below(axes)
         for axes in places[len(panels) :]:
             axes.set_axis_off()
@@ -183,29 +189,34 @@ def progress(
 ) -> Figure:
     """A column of panels per term (title -> key of the records), a row per axis (label -> key and its unit).
 
-    `runs`: system -> the records of each of its seeds; a system has one colour, a seed one line. `beside`: name ->
-    title -> a value that is drawn across as a dotted line. A record's KEY/interval, [low, high], is drawn as a bar.
+    `runs`: system -> the records of each of its seeds; a system has one colour, a seed one kind of dashes. `beside`:
+    name -> title -> a value that is drawn across as a dotted line. A record's KEY/interval, [low, high], is drawn as a
+    bar. Panels of a row share their axis.
     """
     _check_given("terms", terms)
     _check_given("along", along)
     _check_titles(terms, None, beside)
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(WIDTH, HEIGHT * 0.62 * len(along) + 0.3), dpi=DPI, layout="constrained")
-        grid = figure.subplots(len(along), len(terms), squeeze=False)
+        grid = figure.subplots(len(along), len(terms), squeeze=False, sharex="row")
+        kinds = dashes(max(map(len, runs.values()), default=0))
         for number, ((label, (x, unit)), row) in enumerate(zip(along.items(), grid, strict=True)):
             for (title, key), axes in zip(terms.items(), row, strict=True):
                 for look, (name, seeds) in zip(looks(len(runs)), runs.items(), strict=True):
-                    for seed, records in enumerate(seeds):
+                    for seed, (records, dash) in enumerate(zip(seeds, kinds, strict=False)):
                         places, values = _series(records, x, key)
                         places = [place / unit for place in places]
-                        axes.plot(places, values, **look, linewidth=1.4, markersize=3, label="" if seed else name)
+                        drawn = {**look, "linestyle": dash, "linewidth": 1.4, "markersize": 3}
+                        axes.plot(places, values, **drawn, label="" if seed else name)
                         given = [record.get(f"{key}/interval") for record in records if x in record and key in record]
                         around = _draw_bounds(axes, places, given if all(given) else None, look["color"])
                         where = {"panel": title, "series": name, "line": seed, "axis": label}
                         figure.note(where, place=places, value=values, **around)
                 _draw_beside(axes, title, beside)
                 axes.set(xlabel=label, title="" if number else title)
-        _legend_of_all(figure)
+        look = {"color": INK, "linewidth": 1.4}
+        others = [Line2D([], [], linestyle=dash, label=f"seed {seed}", **look) for seed, dash in enumerate(kinds)]
+        _legend_of_all(figure, others[1:])
     return figure
 
 
@@ -240,12 +251,13 @@ def _legend_below(axes: Axes, columns: int = 2) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
 
 
-def _legend_of_all(figure: Figure) -> None:
-    """Name the lines of all panels, each once, below."""
+def _legend_of_all(figure: Figure, more: Sequence[Line2D] = ()) -> None:
+    """Name the lines of all panels, each once, below, and `more` lines behind them."""
     found = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
+    found |= {line.get_label(): line for line in more}
     figure.legend(found.values(), found, loc="outside lower left", ncols=min(len(found), 4))
 
 

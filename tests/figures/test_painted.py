@@ -82,6 +82,35 @@ def test_a_look_that_fails_leaves_galip_as_it_was():
     assert bridge.share == 0.1 and bridge.eye is eye
 
 
+def test_every_picture_of_a_measurement_has_its_own_noise_and_differences_are_paired(monkeypatch):
+    monkeypatch.setattr(measured, "EACH", 2)
+    judge, sampler = load_judge(), load_sampler("dfgan_toy", "cpu")
+    captions = [painted.captions_of(1)[0]] * 2
+    one, other = (measured._drawn(judge, sampler, captions, 2.0, cut) for cut in (None, 0.3))
+    assert len(np.unique(one.features, axis=0)) == 4  # two of the same caption
+    twice = measured._drawn(judge, sampler, captions, 1.0, None)
+    assert twice.diversity == pytest.approx(2 * one.diversity) and one.diversity.mean() > other.diversity.mean()
+    monkeypatch.setattr(measured, "frechet_distance", lambda own, real: float(len(own) + len(real)))
+    monkeypatch.setattr(measured, "_drawn", lambda *how: other)
+    found = measured._quality((judge,), 0.3, one, np.zeros((9, 3)))
+    assert [mean for mean, _ in found[1::2]] == pytest.approx(
+        [(other.attributes - one.attributes).mean(), (other.diversity - one.diversity).mean()]
+    )
+    assert found[4][0] == 13
+    assert measured._quality((judge,), None, one, np.zeros((9, 3)))[1] == (0.0, [0.0, 0.0])
+
+
+def test_the_effect_of_a_share_is_counted_against_the_trained_one():
+    sampler, captions, judge = load_sampler("galip_toy", "cpu"), painted.captions_of(12), load_judge()
+    asked = sampler, sampler.encoder.encode(captions), sampler.noise(12, torch.Generator().manual_seed(0))
+    plain = sampler.generate(*asked[1:])
+    moved, shares, apart = (mean for mean, _ in measured._effect(judge, (*asked, 0.0), plain, captions))
+    pictures, _ = measured._painted(*asked, 0.0)
+    assert moved == pytest.approx((pictures - plain).abs().mean().item() / 2, rel=1e-4) and moved > 0
+    hits = [attribute_accuracy(judge, each, captions)["mentioned"] for each in (pictures, plain)]
+    assert (shares, apart) == pytest.approx((hits[0], hits[0] - hits[1]))
+
+
 def test_shares_of_attributes_are_those_of_the_metric():
     judge, captions = load_judge(), painted.captions_of(12)
     pictures = load_sampler("dfgan_clip_toy", "cpu").sample(captions, seed=0)

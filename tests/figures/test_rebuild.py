@@ -163,29 +163,32 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def partly(monkeypatch):
     """Measure one setting anew, and take the others from the committed numbers: sampling all takes half a minute."""
-    quality, paint, effect = measured._quality, measured._painted, measured._effect
+    draw, quality, effect = measured._drawn, measured._quality, measured._effect
 
     def read(name, **where):
         rows = plots.read_rows(FOLDER / f"{name}.csv")
         found = [row for row in rows if all(row[key] == value for key, value in where.items())]
         return [(float(row["value"]), [float(row["low"]), float(row["high"])]) for row in found]
 
-    def some_cuts(judge, sampler, captions, unit, cut):
-        if cut == 0.88:
-            return quality(judge, sampler, captions, unit, cut)
-        weights = "dfgan_clip_toy" if sampler.recipe.clip.weight else "dfgan_toy"
+    def with_clip(sampler):
+        return bool(sampler.recipe.clip.weight)
+
+    def some_drawn(judge, sampler, *how):
+        return None if with_clip(sampler) else draw(judge, sampler, *how)
+
+    def some_cuts(how, cut, uncut, real):
+        if cut in (0.88, None) and uncut is not None:
+            return quality(how, cut, uncut, real)
+        weights = "dfgan_clip_toy" if with_clip(how[1]) else "dfgan_toy"
         return read("dfgan_truncation", series=weights, truncation=f"{cut:g}" if cut else "none")
 
-    def some_shares(sampler, text, noise, share):
-        return paint(sampler, text, noise, share) if len(noise) < 100 or share in (0.1, 0.2) else (share, None)
+    def some_effects(judge, asked, plain, captions):
+        if asked[-1] == 0.2:
+            return effect(judge, asked, plain, captions)
+        return read("galip_residual", **{"share of the answer": f"{asked[-1]:g}"})
 
-    def some_effects(judge, found, plain, captions):
-        if found[1] is not None:
-            return effect(judge, found, plain, captions)
-        return read("galip_residual", **{"share of the answer": f"{found[0]:g}"})
-
+    monkeypatch.setattr(measured, "_drawn", some_drawn)
     monkeypatch.setattr(measured, "_quality", some_cuts)
-    monkeypatch.setattr(measured, "_painted", some_shares)
     monkeypatch.setattr(measured, "_effect", some_effects)
 
 

@@ -22,9 +22,24 @@ def test_probabilities_lie_between_their_bounds():
     mean, mismatched = torch.sigmoid(fake).mean(), torch.sigmoid(wrong).mean()
     assert 0 < found["D(G(z)), at least"] < mean < found["D(G(z)), at most"] < 1
     assert mismatched < found["D(x, wrong caption), at most"] < 1
+    assert 0 < found["D(x), at least"] < torch.sigmoid(real).mean()
     sure = torch.full((8,), 0.3)  # where all logits are alike the bounds meet
-    found = recorded.probabilities(record(losses.gan_discriminator(sure, sure, sure), losses.gan_generator(sure)))
-    assert list(found.values()) == pytest.approx([torch.sigmoid(sure[0]).item()] * 3, rel=1e-5)
+    found = recorded.probabilities(record(losses.gan_discriminator(sure, sure, sure, 0.9), losses.gan_generator(sure)))
+    assert list(found.values()) == pytest.approx([torch.sigmoid(sure[0]).item()] * 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.7, 0.9, 0.999, 1.0])
+def test_the_mean_probability_of_reals_lies_in_its_interval(smoothing):
+    for shift in (-6.0, -1.0, 0.5, 2.0, 5.0, 12.0):
+        logits = (LOGITS[0] + shift).double()
+        loss = losses.binary_cross_entropy(logits, smoothing).item()
+        low, high = recorded.real_probability(loss, smoothing)
+        assert low - 1e-9 <= torch.sigmoid(logits).mean() <= high + 1e-9 and low <= smoothing <= high <= 1
+        for p in {low, high} - {1.0}:  # both ends have this loss
+            end = torch.logit(torch.tensor([p], dtype=torch.float64))
+            assert losses.binary_cross_entropy(end, smoothing).item() == pytest.approx(loss, rel=1e-3)
+    least = torch.distributions.Bernoulli(torch.tensor(smoothing, dtype=torch.float64)).entropy().item()
+    assert recorded.real_probability(least - 1e-6, smoothing) == (smoothing, smoothing)  # what rounding may do
 
 
 def test_a_critic_s_scores_and_its_estimate_are_exact():
@@ -52,7 +67,7 @@ def test_what_is_read_off_a_record_fits_the_run_that_it_is_read_off():
     """The readings take the defaults' weights of the terms: a run with others would be misread."""
     for run in recorded.SCORES:
         model = open_finished(RUNS / run).run.recipe.model
-        assert not {"halve_negatives", "mismatched", "text"} & model.keys()
+        assert not {"halve_negatives", "mismatched", "text", "smoothing"} & model.keys()
 
 
 def test_measurements_hold_each_step_once_with_its_interval():
