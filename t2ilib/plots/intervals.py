@@ -44,7 +44,9 @@ def intervals(
                     look = {"color": INK, "linestyle": (":", "--", "-.")[number % 3], "linewidth": 1.3}
                     axes.axhline(values[title], label=name, **look)
             axes.set(title=title, xlabel=across if isinstance(across, str) else across.get(title, ""))
-            axes.set(ylim=(limits or {}).get(title), xscale="log" if logarithmic else "linear")
+            axes.set(ylim=(limits or {}).get(title))
+            if logarithmic:
+                _logarithmic(axes, series)
         for axes in places[:: min(COLUMNS, len(panels))]:
             axes.set_ylabel(up)
         for axes in places[len(panels) :]:
@@ -59,6 +61,14 @@ def _panel(axes: Axes, series: Mapping[str, Sequence[Point]]) -> None:
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axes.fill_between(place, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(place, value, color=colour, marker=marker, linewidth=1.6, markersize=4, label=name)
+
+
+def _logarithmic(axes: Axes, series: Mapping[str, Sequence[Point]]) -> None:
+    """Make the axis of places logarithmic, with their own numbers on it and no others."""
+    places = sorted({point[0] for points in series.values() for point in points})
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()
 
 
 def _legend(figure: Figure) -> None:

@@ -17,6 +17,7 @@ def test_a_line_through_the_values_and_a_band_of_the_bounds():
     assert all([place, bound] in corners for place, _, *bounds in POINTS for bound in bounds)
     assert (axes.get_xscale(), axes.get_xlabel(), axes.get_ylabel()) == ("log", "pictures", "distance")
     assert axes.get_ylim() == (0, 5) and not figure.legends
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "10", "100"]
 
 
 def test_panels_have_their_own_labels_and_share_a_legend():
