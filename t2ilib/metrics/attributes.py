@@ -32,14 +32,7 @@ def attribute_accuracy(judge: Judge, images: Tensor, captions: Sequence[str]) ->
 
 def accuracy_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attributes: Mapping) -> dict:
     """The counting of `attribute_accuracy`: predicted value indices (N, A) against each caption's mentioned values."""
-    if len(predicted) != len(mentioned):
-        raise InputError(f"captions: {len(mentioned)} for {len(predicted)} pictures; give one caption per picture")
-    names = list(attributes)
-    shown = [{name: attributes[name][value] for name, value in zip(names, row, strict=True)} for row in predicted]
-    right = [
-        {name: picture[name] == values[name] for name in names if name in values}
-        for picture, values in zip(shown, mentioned, strict=True)
-    ]
+    names, right = list(attributes), _right(predicted, mentioned, attributes)
     told = [row for row in right if row]
     if not told:
         raise InputError("captions: none mentions an attribute of the toy birds; use toy captions, or no judge")
@@ -60,10 +53,32 @@ def accuracy_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attri
     }
 
 
+def shares_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attributes: Mapping) -> np.ndarray:
+    """Return for each caption which share of its attributes the picture shows, (N,); NaN where it mentions none.
+
+    `predicted` value indices (N, A) against each caption's mentioned values; the mean is the `mentioned` of
+    `attribute_accuracy`. Raises `InputError` when counts differ.
+    """
+    right = _right(predicted, mentioned, attributes)
+    return np.array([np.mean(list(row.values())) if row else np.nan for row in right])
+
+
 def chance_of(captions: Sequence[str], attributes: Mapping) -> float:
     """Return the share of their mentioned attributes that guessing evenly among the values hits, mean over captions."""
     told = [[1 / len(attributes[name]) for name in parse(caption) if name in attributes] for caption in captions]
     return float(np.mean([np.mean(shares) for shares in told if shares]))
+
+
+def _right(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attributes: Mapping) -> list[dict[str, bool]]:
+    """Return for each caption which of its attributes the picture shows; `InputError` when counts differ."""
+    if len(predicted) != len(mentioned):
+        raise InputError(f"captions: {len(mentioned)} for {len(predicted)} pictures; give one caption per picture")
+    names = list(attributes)
+    shown = [{name: attributes[name][value] for name, value in zip(names, row, strict=True)} for row in predicted]
+    return [
+        {name: picture[name] == values[name] for name in names if name in values}
+        for picture, values in zip(shown, mentioned, strict=True)
+    ]
 
 
 def _composition(right: Sequence[Mapping[str, bool]], luck: Mapping[str, float]) -> dict | None:

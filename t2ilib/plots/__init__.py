@@ -6,6 +6,7 @@ same content gives the same bytes: no dates, no versions.
 
 from t2ilib.plots.averages import averages
 from t2ilib.plots.charts import banded, bars, curves, lines, progress, smoothed
+from t2ilib.plots.intervals import intervals
 from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
 from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
 from t2ilib.plots.saving import LIMIT, enter, read_rows, save_figure, write_rows
@@ -36,6 +37,7 @@ __all__ = [
     "enter",
     "framed",
     "grid",
+    "intervals",
     "lines",
     "plane",
     "progress",

@@ -209,6 +209,19 @@ def test_captions_of_a_picture(row, seed):
         assert told.items() <= shown.items()
 
 
+def test_exchanged_captions_differ_in_one_word_and_claim_something_else():
+    told = "a red bird with black wings, sitting on a branch."
+    found = toy.exchanged(told)
+    assert "a yellow bird with black wings, sitting on a branch." in found
+    assert "a red bird with black wings, sitting on a rock." in found
+    assert len(found) == len(set(found)) == 7 + 7 + 2  # two colours of eight, a perch of three
+    for line in found:
+        assert sum(a != b for a, b in zip(line.split(), told.split(), strict=True)) == 1
+        assert toy.parse(line).keys() == toy.parse(told).keys()
+        assert sum(toy.parse(line)[name] != value for name, value in toy.parse(told).items()) == 1
+    assert toy.exchanged("a bird.") == []
+
+
 def test_captions_vary_and_stay_simple(birds):
     lines = [line for several in birds.captions for line in several]
     words = {word for line in lines for word in re.findall(r"[a-z]+", line)}

@@ -1,10 +1,11 @@
 """Attribute accuracy: only what captions mention counts, and chance is that of these very captions."""
 
+import numpy as np
 import pytest
 import torch
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.attributes import accuracy_of, attribute_accuracy, chance_of
+from t2ilib.metrics.attributes import accuracy_of, attribute_accuracy, chance_of, shares_of
 from t2ilib.pictures import to_float
 
 PREDICTED = torch.tensor([[0, 2], [1, 1]])
@@ -34,6 +35,15 @@ def test_composition_wants_both_colours_of_the_captions_that_name_both():
 def test_an_attribute_that_no_caption_mentions_is_left_out(attributes):
     result = accuracy_of(PREDICTED, [{"bottom": "light"}, {}], attributes)
     assert list(result["attributes"]) == ["bottom"] and result["mentioned"] == 1 and result["count"] == 1
+
+
+def test_shares_are_those_of_each_caption_and_their_mean_is_the_accuracy(attributes):
+    told = [{"top": "dark"}, {"top": "dark", "bottom": "grey"}]
+    shares = shares_of(PREDICTED, told, attributes)
+    assert shares.tolist() == [1, 0.5] and shares.mean() == accuracy_of(PREDICTED, told, attributes)["mentioned"]
+    assert np.isnan(shares_of(PREDICTED, [{}, told[0]], attributes)).tolist() == [True, False]
+    with pytest.raises(InputError, match="captions: 1 for 2 pictures"):
+        shares_of(PREDICTED, told[:1], attributes)
 
 
 def test_captions_without_attributes_are_named(attributes):

@@ -22,7 +22,7 @@ from t2ilib.data.toy.attributes import (
     sample_attributes,
     species,
 )
-from t2ilib.data.toy.captions import alternatives, caption, captions, compose, parse
+from t2ilib.data.toy.captions import alternatives, caption, captions, compose, exchanged, parse
 from t2ilib.data.toy.render import faces_right, render
 from t2ilib.errors import InputError
 
@@ -37,6 +37,7 @@ __all__ = [
     "captions",
     "compose",
     "describe",
+    "exchanged",
     "faces_right",
     "parse",
     "render",

@@ -271,3 +271,19 @@ def alternatives(word: str) -> list[str]:
     kind, meaning = _WORDS.get(word.lower(), ("", ""))
     firsts = {told: other for other, told in reversed(_WORDS.items()) if told[0] == kind and kind in _EXCHANGED}
     return [firsts[told] for told in dict.fromkeys(_WORDS.values()) if told in firsts and told[1] != meaning]
+
+
+def exchanged(caption: str) -> list[str]:
+    """Return the captions that differ from `caption` in one word and claim something else of the same attributes.
+
+    "a red bird with black wings." gives "a yellow bird with black wings.", and so on, word by word.
+    """
+    words, own, found = caption.split(" "), parse(caption), []
+    for place, word in enumerate(words):
+        bare = word.strip(".,")
+        for other in alternatives(bare):
+            line = " ".join([*words[:place], word.replace(bare, other), *words[place + 1 :]])
+            told = parse(line)
+            if told.keys() == own.keys() and told != own:
+                found.append(line)
+    return found
