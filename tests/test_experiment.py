@@ -506,7 +506,7 @@ def test_command_line_from_training_to_results(tmp_path):
 def test_samplers_go_to_the_accelerator_or_where_they_are_told(finished, monkeypatch):
     """There is none here: `meta` stands for one, on which everything has a shape and nothing a value."""
     folder, _ = finished
-    monkeypatch.setattr(sampling, "this_process", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr("t2ilib.sampler.this_process", lambda: SimpleNamespace(device=torch.device("meta")))
     sampler = sampling.load_sampler(folder)
     assert sampler.device.type == "meta" and next(sampler.system.generator.parameters()).device.type == "meta"
     assert sampling.load_sampler(folder, "cpu").device.type == "cpu"

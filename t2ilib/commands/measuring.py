@@ -71,6 +71,6 @@ def evaluate(
     for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
         echo(line)
     path = write_result(out, **result)
-    for line in table(path):
+    for line in table(path) if protocol else []:
         echo(line)
     echo(f"wrote {path}")

@@ -97,8 +97,7 @@ def visit(server, browser):
         page.goto(address + theme, timeout=PATIENCE)
         if kind == "lab":
             page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")  # a kernel
-            page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
-            page.keyboard.press("Shift+Enter")
+            run_first_cell(page)
         button(page, "Generate").wait_for()
         return page
 
@@ -106,6 +105,17 @@ def visit(server, browser):
     for context in contexts:
         context.close()
     assert wrong == []
+
+
+def run_first_cell(page):
+    """Run JupyterLab's first cell; what is pressed before the kernel is connected is lost, so it is pressed again."""
+    prompt = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").first
+    deadline = time.monotonic() + PATIENCE / 1000
+    while prompt.inner_text().strip() == "[ ]:":
+        assert time.monotonic() < deadline, page.locator("#jp-main-statusbar").inner_text()
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Control+Enter")
+        page.wait_for_timeout(1000)
 
 
 def heard(told, wrong):
