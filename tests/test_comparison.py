@@ -337,7 +337,8 @@ def test_progress_draws_a_line_per_seed_and_names_each_system_once():
     for axes in panels:
         assert [list(line.get_xdata()) for line in axes.get_lines()] == [[1, 2, 3], [1, 2], [1, 2, 3]]
         assert len({line.get_color() for line in axes.get_lines()}) == 2
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+        assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "--", "-"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "seed 1"]
 
 
 def changed(folder, part, key, value):
