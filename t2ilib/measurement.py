@@ -1,6 +1,7 @@
 """Measuring what a recipe trained: the systems by `t2ilib.metrics.evaluate`, other tasks by their own `measure`."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
 
@@ -110,14 +111,15 @@ def evaluate_protocol(
     """
     protocol = find_protocol(name)
     options = {"allow_missing": True} if allow_missing else {}
-    dataset = data.load(source or protocol.source, protocol.size, **options).centre_crop(protocol.side)
-    asked = dataset.split(protocol.captions)
-    compared = dataset if protocol.reference == ANY else dataset.split(protocol.reference)
-    clip = encoders.load_encoder(protocol.judge).to(sampler.device)
-    extractor = _extractor(protocol.extractor, clip, sampler.device)
-    with_reference = COMPARED.intersection(protocol.metrics)
-    given = compared, extractor, protocol.augmentation, references.FOLDER
-    reference = references.dataset_reference(*given) if with_reference else None
+    with this_process().main_process_first() if team.size > 1 else nullcontext():  # the others find what it has made
+        dataset = data.load(source or protocol.source, protocol.size, **options).centre_crop(protocol.side)
+        asked = dataset.split(protocol.captions)
+        compared = dataset if protocol.reference == ANY else dataset.split(protocol.reference)
+        clip = encoders.load_encoder(protocol.judge).to(sampler.device)
+        extractor = _extractor(protocol.extractor, clip, sampler.device)
+        given = compared, extractor, protocol.augmentation, references.FOLDER
+        with_reference = COMPARED.intersection(protocol.metrics)
+        reference = references.dataset_reference(*given) if with_reference else None
     number = protocol.count(len(asked))
     if "fid" in protocol.metrics and number <= extractor.size:
         told = f"{number} pictures are too few for a Frechet distance of {extractor.size} features"

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import ascii_lowercase
 
-import numpy as np
-
 from t2ilib import comparison
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT, write_text
@@ -33,7 +31,6 @@ COLUMNS = {  # title -> metric, and the split that it is of
     "CLIP score": ("clip_score", HELD_OUT),
     "diversity": ("diversity", HELD_OUT),
 }
-BESIDE = {"one_colour": "one colour", "real": "real pictures"}  # what an evaluation holds beside the system's numbers
 RETRIEVED = {  # title -> metric of small CLIPs
     "a caption finds its picture": "random",
     "all its captions": "average",
@@ -62,18 +59,15 @@ def _without_networks(runs: Sequence[comparison.Finished]) -> dict[str, list[str
     """Return the rows of chance, of birds in one colour, and of real birds, averaged over the runs' own captions."""
     metrics = {split: [one.result(split)["metrics"] for one in runs] for split in (HELD_OUT, SEEN)}
     rows = {"chance": [_chance(metrics[split], key) for key, split in COLUMNS.values()]}
-    for kind, title in BESIDE.items():
+    for kind, title in comparison.BESIDE.items():
         rows[title] = _cells({split: [found.get(kind) or {} for found in table] for split, table in metrics.items()})
     return rows
 
 
 def _chance(table: Sequence[Mapping], key: str) -> str:
-    """Return what guessing reaches in a metric, where it says so."""
-    accuracy = [found.get("attribute_accuracy") or {} for found in table]
-    places = {"attribute_accuracy": accuracy, "composition": [found.get("composition") or {} for found in accuracy]}
-    places["r_precision"] = [found.get("r_precision") or {} for found in table]
-    found = [place["chance"] for place in places.get(key, []) if "chance" in place]
-    return f"{np.mean(found):.3f}" if found else ""
+    """Return what guessing reaches in a metric, as tables show it."""
+    found = comparison.chance(table, key)
+    return "" if found is None else f"{found:.3f}"
 
 
 def _numbers(table: Sequence[Mapping], columns: Mapping[str, str]) -> list[str]:

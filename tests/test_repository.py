@@ -316,6 +316,12 @@ def test_continuous_integration_runs_make_test():
     assert run("bash", "-n", script).returncode == 0
 
 
+def test_modules_of_tests_have_different_names():
+    """Pytest imports those outside of packages by their name alone, and refuses the second of a name."""
+    outside = [path.name for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    assert sorted({name for name in outside if outside.count(name) > 1}) == []
+
+
 # ---- README ------------------------------------------------------------------------------------------------------
 
 

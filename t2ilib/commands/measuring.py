@@ -25,7 +25,7 @@ def evaluate(
     allow_missing: Missing = False,
     split: Annotated[str | None, typer.Option(help="Split of captions and reference pictures.")] = None,
     n: Annotated[int | None, typer.Option(min=2, help="Pictures, one caption each; default the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of captions and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of captions and noise; a protocol has its own.")] = 0,
     truncation: Truncation = None,
     judge: Annotated[
         str | None, typer.Option(help="CLIP that scores the fit: toy-clip, toy-clip-resnet, clip, a folder.")
@@ -65,7 +65,8 @@ def evaluate(
         drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
         result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
     else:
-        result = evaluate_protocol(sampler, protocol, data_source, seed=seed, allow_missing=allow_missing, team=team)
+        own = seed if context.get_parameter_source("seed").name == "COMMANDLINE" else None
+        result = evaluate_protocol(sampler, protocol, data_source, seed=own, allow_missing=allow_missing, team=team)
     if team.rank:
         return
     for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.special import xlog1py, xlogy
 
 from t2ilib import plots, tables
-from t2ilib.comparison import HELD_OUT, Finished, newest_result, open_all, results_of, split_of
+from t2ilib.comparison import BESIDE, HELD_OUT, Finished, newest_result, open_all, results_of, split_of
 from t2ilib.figures.saved import save
 from t2ilib.files import read_json
 from t2ilib.measurement import headline
@@ -230,7 +230,7 @@ def tell(run: Run) -> str:
         f"    {protocol['n']} captions, split {', '.join(protocol['reference_split'])}, "
         f"truncation {protocol.get('truncation') or 'none'}",
     ]
-    beside = {title: headline(metrics.get(name) or {}) for name, title in tables.BESIDE.items()}
+    beside = {title: headline(metrics.get(name) or {}) for name, title in BESIDE.items()}
     for metric, value in headline(metrics).items():
         low, high = entry(metrics, metric)[1] or (None, None)
         around = "" if low is None else f"({low:.3f} to {high:.3f})"

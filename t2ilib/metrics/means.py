@@ -1,5 +1,6 @@
 """What LPIPS, SSIM and TOPIQ share: one score per picture, their mean, and its bootstrap interval."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from t2ilib.metrics.measured import Measured
 from t2ilib.metrics.rows import Rows
 
 
-class MeanScore:
+class MeanScore(ABC):
     """Mean of `scores` over all pictures; whoever derives from it says how a batch is scored."""
 
     name = "score"
@@ -25,9 +26,9 @@ class MeanScore:
         self.details = dict(details)
         self._intake, self._rows = Intake(), Rows()
 
+    @abstractmethod
     def scores(self, pictures: Tensor, real: Tensor | None) -> Tensor:
         """Return one score (B,) per picture (B, 3, H, W), of 8-bit values in [-1, 1]."""
-        raise NotImplementedError
 
     def update(self, pictures: Tensor, real: Tensor | None = None, positions: Sequence[int] | None = None) -> None:
         """Score pictures (B, 3, H, W) in [-1, 1], against `real` ones of the same size where the score has it so."""

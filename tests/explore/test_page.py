@@ -108,11 +108,16 @@ def visit(server, browser):
 
 
 def run_first_cell(page):
-    """Run JupyterLab's first cell; what is pressed before the kernel is connected is lost, so it is pressed again."""
+    """Run JupyterLab's first cell once the notebook has a kernel, which it otherwise asks for.
+
+    What is pressed before that kernel is connected is lost, so it is pressed again.
+    """
+    page.locator(".jp-Toolbar-kernelName", has_text="Python 3").wait_for()
     prompt = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").first
     deadline = time.monotonic() + PATIENCE / 1000
-    while prompt.inner_text().strip() == "[ ]:":
-        assert time.monotonic() < deadline, page.locator("#jp-main-statusbar").inner_text()
+    while prompt.inner_text().strip() in ("", "[ ]:"):  # nothing until the cell is drawn
+        asked = page.locator(".jp-Dialog").all_inner_texts()
+        assert time.monotonic() < deadline and not asked, (asked, page.locator("#jp-main-statusbar").inner_text())
         page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Control+Enter")
         page.wait_for_timeout(1000)
