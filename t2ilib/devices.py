@@ -8,6 +8,11 @@ from datetime import timedelta
 import torch
 from accelerate import PartialState
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
+
 from t2ilib.errors import InputError
 
 CPU_BATCH = 16  # pictures that a CPU paints or looks at at a time: more need more memory and are hardly faster
@@ -44,6 +49,20 @@ def computes_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory, in MiB, that this process has taken so far.
+
+    On CUDA it is what the allocator gave to tensors; elsewhere all that lay in the machine's memory, libraries and
+    pictures included, and 0 where the system does not say.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    if resource is None:
+        return 0
+    unit = 1 if platform.system() == "Darwin" else 1024  # bytes in which the system counts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit >> 20
 
 
 def keep_freed_memory() -> bool:

@@ -97,6 +97,10 @@ class Task(nn.Module, ABC):
     def loss(self, role: str, batch: Batch, prepared: Any) -> dict[str, Tensor]:
         """Return the terms (scalars, already weighted) whose sum `role` minimises; the other roles are frozen."""
 
+    def watch(self, batch: Batch, prepared: Any) -> dict[str, Tensor]:
+        """Return scalars that a record shows and nobody minimises, of a step's last batch, after its updates."""
+        return {}
+
     def after_update(self, role: str) -> None:
         """Act on the weights after an update of `role`: clipping, bounds."""
 
@@ -192,6 +196,16 @@ class System(Task):
             return self.discriminator_loss(batch, prepared.detach())
         terms = self.generator_loss(batch, prepared)
         return terms if self.guidance is None else terms | {"clip": self.guidance(prepared.last, batch)}
+
+    def verdict(self, scores: Tensor) -> Tensor:
+        """Return D (B,) as the paper plots it, from what `score` gives: the score itself unless overridden."""
+        return scores
+
+    def watch(self, batch: Batch, prepared: Fakes) -> dict[str, Tensor]:
+        """Return the mean of D for real pictures, fakes, and real pictures beside the caption of another picture."""
+        other = batch.images.roll(-1, 0) if batch.mismatched is None else batch.mismatched
+        shown = {"real": batch.images, "fake": prepared.last, "mismatched": other}
+        return {f"D/{kind}": self.verdict(self.score(each, batch.text).float()).mean() for kind, each in shown.items()}
 
     @torch.no_grad()
     def generate(self, text: Text, noise: Tensor) -> Tensor:

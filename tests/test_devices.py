@@ -11,6 +11,18 @@ import torch
 from t2ilib import devices
 
 
+def test_peak_memory_is_what_was_taken_not_what_is_held():
+    cpu = torch.device("cpu")
+    before = devices.peak_memory(cpu)
+    torch.empty((before + 100) * 2**18).fill_(1)
+    assert before + 100 <= devices.peak_memory(cpu) < 3 * before + 300
+
+
+def test_peak_memory_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setattr(devices, "resource", None)
+    assert devices.peak_memory(torch.device("cpu")) == 0
+
+
 def test_one_answer_for_bf16_on_this_processor():
     described = Path("/proc/cpuinfo")
     if not described.exists():

@@ -25,7 +25,7 @@ def curves(run: str, name: str) -> None:
     records, terms = Run(tables.RUNS / run).records(), {}
     for key in records[0]:
         role, found, _ = key.partition("/")
-        if found and role != "metric":
+        if found and role not in ("metric", "D"):
             terms.setdefault(role, []).append(key)
     save(name, plots.curves(records, terms), [tables.RUNS / run / "records.jsonl"])
 
@@ -94,9 +94,19 @@ SCORES: dict[str, Callable[[Record], dict[str, float]]] = {  # run -> what its r
 }
 
 
+def watched(record: Record) -> dict[str, float]:
+    """Return the means of D that a record holds, all of one batch and one state of the discriminator."""
+    return {"D(x)": record["D/real"], "D(G(z))": record["D/fake"], "D(x, wrong caption)": record["D/mismatched"]}
+
+
 def scores(run: str, name: str) -> None:
-    """What the discriminator says of real pictures, fakes, and real pictures beside a wrong caption."""
-    records = [{"images": one["images"], **SCORES[run](one)} for one in Run(tables.RUNS / run).records()]
+    """What the discriminator says of real pictures, fakes, and real pictures beside a wrong caption.
+
+    Runs from before D was recorded have bounds in its place, from the losses.
+    """
+    records = Run(tables.RUNS / run).records()
+    told = watched if "D/real" in records[0] else SCORES[run]
+    records = [{"images": one["images"], **told(one)} for one in records]
     terms = [key for key in records[0] if key != "images"]
     kind = "probability" if run == "gancls_toy" else "score"
     figure = plots.curves(records, terms, x="images", labels=("pictures seen", kind), smooth=0.6)

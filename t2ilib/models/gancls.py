@@ -170,6 +170,10 @@ class GANCLS(System):
         """Return the discriminator's logits (B,) of pictures beside texts."""
         return self.discriminator(pictures, text.sentence)[0]
 
+    def verdict(self, scores: Tensor) -> Tensor:
+        """Return the probabilities (B,) that logits stand for."""
+        return scores.sigmoid()
+
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Return the terms `real`, `fake` and, with CLS, `mismatched`: minimised over the discriminator."""
         sentence = batch.text.sentence

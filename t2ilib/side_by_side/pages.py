@@ -12,7 +12,7 @@ from t2ilib.files import atomic, write_json, write_text
 from t2ilib.plots.style import png_bytes
 from t2ilib.provenance import environment, hardware
 from t2ilib.side_by_side.drawing import title_of
-from t2ilib.side_by_side.rows import MEMORY, Row
+from t2ilib.side_by_side.rows import MEMORY, TRAINING, Row
 
 if TYPE_CHECKING:
     from t2ilib.side_by_side.compare import Comparison
@@ -24,6 +24,7 @@ COSTS = {  # column -> what it says, for the page
     "pictures seen": "by each seed",
     "hours": "of training, mean over the seeds",
     "s per 1,000 pictures": "of training",
+    TRAINING: "most that a seed's training took: on a GPU its tensors, else the whole process; empty for older runs",
     "painted per second": "pictures, their captions read anew",
     MEMORY: "most that tensors take at a time, weights included",
 }

@@ -21,7 +21,7 @@ from t2ilib.training.run import ENVIRONMENT
 
 FIRST = "attribute_accuracy", "composition", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity"
 OTHER = (*BESIDE, "intervals")  # entries of metrics that are no metric
-MEMORY = f"MiB to paint {CPU_BATCH}"  # a cost
+MEMORY, TRAINING = f"MiB to paint {CPU_BATCH}", "MiB to train"  # costs
 UNKNOWN = "an unknown machine"
 
 
@@ -111,13 +111,19 @@ def _trained(system: Seeds) -> dict[str, float | None]:
     """Return what training cost, the mean over the seeds, and how many weights there are, where that can be said."""
     shown = system.runs[0].budget["pictures seen"]
     mean = float(np.mean([one.run.records()[-1]["seconds"] for one in system.runs]))
+    memory = max(record.get("peak_memory") or 0 for one in system.runs for record in one.run.records())
     try:
         counted = costs.parameters(system.runs[0].run)
         sizes = {"generator": counted.generator, "discriminator": counted.discriminator, "frozen": counted.frozen}
     except InputError as error:
         warn(f"{system.name}: its weights are not counted: {error}")
         sizes = dict.fromkeys(("generator", "discriminator", "frozen"))
-    return {**sizes, "pictures seen": shown, "hours": mean / 3600, "s per 1,000 pictures": 1000 * mean / shown}
+    spent = {
+        "hours": mean / 3600,
+        "s per 1,000 pictures": 1000 * mean / shown,
+        TRAINING: memory or None,
+    }  # older runs do not say
+    return {**sizes, "pictures seen": shown, **spent}
 
 
 def _painted(one: Finished, weights: Path, captions: Sequence[str], seed: int) -> dict:

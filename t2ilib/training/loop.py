@@ -18,7 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import gather, reduce
 from torch import Tensor, nn
 
-from t2ilib.devices import computes_in_bf16, keep_freed_memory, this_process
+from t2ilib.devices import computes_in_bf16, keep_freed_memory, peak_memory, this_process
 from t2ilib.errors import InputError
 from t2ilib.features import Batch
 from t2ilib.task import Task
@@ -65,10 +65,11 @@ class Trainer:
         torch.backends.cudnn.deterministic = settings.deterministic
         torch.backends.cudnn.benchmark = not settings.deterministic
 
-    def step(self, number: int, batches: Source) -> dict[str, Tensor]:
+    def step(self, number: int, batches: Source, *, watch: bool = False) -> dict[str, Tensor]:
         """Go through the task's rounds of step `number`; return each role's last loss terms.
 
-        Every round takes the next batch, prepares it once, then updates its roles one after the other.
+        Every round takes the next batch, prepares it once, then updates its roles one after the other. With `watch`
+        what the task has to show joins the terms.
         """
         torch.manual_seed(step_seed(self.settings.seed, self.process.process_index, number))
         terms = {}
@@ -82,7 +83,17 @@ class Trainer:
                 terms |= self.update(role, batch, prepared)
         if self.average:
             self.average.update(getattr(self.task, self.task.averaged), number)
-        return terms
+        return terms | self.watch(batch, prepared) if watch else terms
+
+    @torch.no_grad()
+    def watch(self, batch: Batch, prepared: Any) -> dict[str, Tensor]:
+        """Return what the task has to show of a batch; no running statistic of a normalisation notices."""
+        known = [(tensor, tensor.clone()) for tensor in self.task.buffers()]
+        with self.autocast():
+            seen = self.task.watch(batch, prepared)
+        for tensor, before in known:
+            tensor.copy_(before)
+        return seen
 
     def update(self, role: str, batch: Batch, prepared: Any) -> dict[str, Tensor]:
         """Minimise the sum of the loss terms of `role` by one optimiser step; the other roles' weights are frozen.
@@ -172,9 +183,10 @@ def train(
     """Train `task` and yield a record every `log_every` steps; continue where `run` stopped.
 
     What `sample` and `evaluate` return joins the record of their steps. A record holds step, images (shown by all
-    processes so far), seconds (spent in steps so far), images_per_second and the mean of every loss term since the last
-    record; and skipped, the updates left out so far, once there are any. Raises InputError at a loss that is not
-    finite, naming step, terms and the last good checkpoint.
+    processes so far), seconds (spent in steps so far), images_per_second, peak_memory (MiB of this process, or of its
+    accelerator), the mean of every loss term since the last record, and what the task shows of its step's last batch;
+    and skipped, the updates left out so far, once there are any. Raises InputError at a loss that is not finite, naming
+    step, terms and the last good checkpoint.
     """
     trainer = Trainer(task, settings)
     done, seconds, unfinished = _resume(trainer, run)
@@ -191,7 +203,7 @@ def train(
             stop = min(done + settings.log_every - done % settings.log_every, settings.steps)
             start, before, rows, ends = time.perf_counter(), trainer.drawn, [], False
             for number in range(done, stop):
-                rows.append(trainer.step(number, batches))
+                rows.append(trainer.step(number, batches, watch=number + 1 == stop))
                 ends = trainer.agree(signals, number, last=number + 1 == stop)
                 if ends:
                     break
@@ -199,7 +211,7 @@ def train(
             done, spent = done + len(rows), time.perf_counter() - start
             seconds += spent
             record = {"step": done, "images": earlier + (trainer.drawn - first) * per_batch}
-            record |= {"seconds": round(seconds, 3)}
+            record |= {"seconds": round(seconds, 3), "peak_memory": peak_memory(trainer.device)}
             record |= {"images_per_second": round((trainer.drawn - before) * per_batch / spent, 2), **terms}
             record |= {"skipped": trainer.skipped} if trainer.skipped else {}
             keep = partial(_save, trainer, run, dict(record), seconds)

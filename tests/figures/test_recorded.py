@@ -63,6 +63,24 @@ def test_hinge_losses_bound_the_scores():
     assert list(found.values()) == pytest.approx([each.mean().item() for each in inside], abs=1e-6)
 
 
+def test_a_run_that_recorded_d_needs_no_bounds(monkeypatch):
+    """Old runs have losses alone, new ones what D said."""
+    drawn = []
+    monkeypatch.setattr(recorded, "save", lambda name, figure, sources: drawn.append(figure))
+    real, fake, wrong = LOGITS
+    losses_of = record(losses.gan_discriminator(real, fake, wrong, 0.9), losses.gan_generator(fake))
+    told = {"D/real": 0.75, "D/fake": 0.25, "D/mismatched": 0.5}
+    for terms in (losses_of, losses_of | told):
+        rows = [{"step": step, "images": 32 * step, **terms} for step in (1, 2)]
+        monkeypatch.setattr(recorded.Run, "records", lambda self, rows=rows: rows)
+        recorded.scores("gancls_toy", "any")
+    legends = [[text.get_text() for text in figure.axes[0].get_legend().get_texts()] for figure in drawn]
+    assert "D(x), at least" in legends[0] and legends[1] == ["D(x)", "D(G(z))", "D(x, wrong caption)"]
+    assert [line.get_ydata()[-1] for line in drawn[1].axes[0].lines[::2]] == [0.75, 0.25, 0.5]
+    recorded.curves("gancls_toy", "any")  # what is watched is no loss
+    assert [axes.get_title("left") for axes in drawn[-1].axes] == ["discriminator", "generator"]
+
+
 def test_what_is_read_off_a_record_fits_the_run_that_it_is_read_off():
     """The readings take the defaults' weights of the terms: a run with others would be misread."""
     for run in recorded.SCORES:

@@ -51,6 +51,17 @@ def gradients(network: nn.Module) -> list[torch.Tensor | None]:
     return [parameter.grad for parameter in network.parameters()]
 
 
+def test_what_is_watched_is_the_mean_of_d(system, batch, painted):
+    other = batch.images.roll(-1, 0) if batch.mismatched is None else batch.mismatched
+    with torch.no_grad():
+        told = system.watch(batch, painted)
+        for name, pictures in {"real": batch.images, "fake": painted.last, "mismatched": other}.items():
+            scores = system.score(pictures, batch.text)
+            mean = (torch.sigmoid(scores) if isinstance(system, models.SYSTEMS["gancls"]) else scores).mean()
+            assert told[f"D/{name}"].item() == pytest.approx(mean.item(), rel=1e-5)
+    assert len(told) == 3
+
+
 # ---- the registry ------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,21 @@ def test_a_row_per_system_beside_what_needs_no_network(trained, run, tmp_path):
     assert found.page().startswith("One budget: 640 pictures seen, 64 px, 100 captions,")
 
 
+def test_memory_of_training_is_the_most_of_all_records_and_seeds(trained, run, tmp_path):
+    folders = [
+        trained("a_toy", 0.6),
+        trained("b_toy", 0.6),
+        run("b_toy_seed1", 0.5, model={"ngf": 4, "ndf": 4, "batch_size": 4}),
+    ]
+    for folder, peaks in zip(folders[1:], [(900, 700), (800, 850)], strict=True):  # the first was resumed
+        rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        last = rows[-1]
+        rows = [last | {"step": 1, "peak_memory": peaks[0]}, last | {"peak_memory": peaks[1]}]
+        (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paid = page_rows(compare(folders, CAPTIONS, out=tmp_path / "out").page(), "| system | generator")
+    assert paid["b_toy"]["MiB to train"] == "900" and paid["a_toy"]["MiB to train"] == ""
+
+
 def test_the_files_hold_what_was_found(trained, tmp_path):
     out = tmp_path / "out"
     found = compare([trained("a_toy", 0.7), trained("b_toy", 0.6)], CAPTIONS, 3, out)

@@ -30,7 +30,8 @@ def run_in(folder, settings=SETTINGS):
 
 
 def without_times(records):
-    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+    machine = "seconds", "images_per_second", "peak_memory"
+    return [{k: v for k, v in record.items() if k not in machine} for record in records]
 
 
 def test_records_count_and_mean_terms():
@@ -41,6 +42,45 @@ def test_records_count_and_mean_terms():
     single = list(train(small(), SmallBatches(), replace(SETTINGS, log_every=1)))
     mean = (single[0]["generator/fake"] + single[1]["generator/fake"]) / 2
     assert records[0]["generator/fake"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_record_shows_what_the_discriminator_says_of_the_last_batch():
+    seen = []
+
+    class Asked(Small):
+        def watch(self, batch, prepared):
+            assert self.training and not torch.is_grad_enabled()
+            seen.append(super().watch(batch, prepared))
+            return seen[-1]
+
+    torch.manual_seed(0)
+    task = Asked()
+    records = list(train(task, SmallBatches(), replace(SETTINGS, steps=5)))
+    assert [record["step"] for record in records] == [2, 4, 5] and len(seen) == 3
+    for record, told in zip(records, seen, strict=True):
+        assert {key: record[key] for key in told} == pytest.approx({key: float(each) for key, each in told.items()})
+    batch = make_batch(4)  # the last step's, after which D has not changed
+    assert records[-1]["D/real"] == pytest.approx(task.score(batch.images, batch.text).mean().item(), rel=1e-5)
+    assert records[-1]["peak_memory"] > 50
+
+
+def test_watching_leaves_no_trace():
+    """The discriminator keeps its running statistics, which every look in training mode would move."""
+
+    class Normed(Small):
+        def __init__(self):
+            super().__init__()
+            self.discriminator = nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 1))
+
+    def trained(watch):
+        torch.manual_seed(0)
+        trainer = Trainer(Normed(), SETTINGS)
+        for number in range(3):
+            terms = trainer.step(number, SmallBatches(), watch=watch)
+            assert ("D/fake" in terms) is watch
+        return trainer.task
+
+    assert equal(trained(True), trained(False))
 
 
 def test_resume_is_bit_exact(tmp_path):
