@@ -112,7 +112,7 @@ def run_first_cell(page):
 
     What is pressed before that kernel is connected is lost, so it is pressed again.
     """
-    page.locator(".jp-Toolbar-kernelName", has_text="Python 3").wait_for()
+    page.locator(".jp-Toolbar-kernelName", has_text="Python 3").wait_for(state="attached")  # a narrow toolbar hides it
     prompt = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").first
     deadline = time.monotonic() + PATIENCE / 1000
     while prompt.inner_text().strip() in ("", "[ ]:"):  # nothing until the cell is drawn

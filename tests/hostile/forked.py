@@ -75,9 +75,9 @@ class Forked:
         return Answer(**json.loads(self.process.stdout.readline()))
 
     def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        """End the process, which waits for a request and has nothing to finish."""
+        self.process.kill()
+        self.process.communicate()
 
 
 def _serve() -> None:
