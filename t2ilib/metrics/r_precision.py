@@ -27,7 +27,7 @@ def r_precision(
     `image_features`, `text_features` (N, D): row i of both belongs together. The other captions are drawn by `seed`
     from the rows of another group; `groups` (N,) is for instance the caption texts, so that an identical caption is
     never a rival. A tie with a rival counts as a miss. Returns mean, standard_error (over ten folds of the pictures,
-    the literature's), interval (95 %, by the bootstrap over pictures), candidates, chance. Raises `InputError` when
+    the literature's), interval (95 %, Wilson's), candidates, chance. Raises `InputError` when
     features are not finite, there are none, or a row has fewer than `candidates` - 1 rivals.
     """
     if candidates < 2:

@@ -10,10 +10,10 @@ from t2ilib.data.toy import parse
 from t2ilib.encoders.encoder import PictureEncoder, TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
-from t2ilib.metrics.diversity import diversity
+from t2ilib.metrics.diversity import diversities
 from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, parts_of, tidied
 from t2ilib.metrics.frechet import frechet_from_moments, moments
-from t2ilib.metrics.intervals import GROUPS, interval, jackknifed
+from t2ilib.metrics.intervals import GROUPS, bootstrapped, interval, jackknifed
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.r_precision import clip_scores, r_precision
 
@@ -108,7 +108,8 @@ class Ruler:
         if several is not None:
             features = self.features(several)
             features = features.reshape(-1, self.settings.per_caption, features.shape[1])
-            found["diversity"] = diversity(features, self.spread)
+            varied = diversities(features, self.spread)
+            found["diversity"], found["intervals"]["diversity"] = float(varied.mean()), bootstrapped(varied)
         return found
 
     def features(self, pictures: Iterable[Tensor]) -> np.ndarray:

@@ -160,6 +160,8 @@ def test_every_number_word_for_word(phrased, size):
     assert found["clip_fd"] == pytest.approx(frechet_distance(painted[:40], every), rel=1e-4)
     varied = np.mean([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)])
     assert found["diversity"] == pytest.approx(varied / mean_distance(every), rel=1e-4)
+    apart = np.array([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)]) / mean_distance(every)
+    assert found["intervals"]["diversity"] == pytest.approx(interval(apart), rel=1e-3)  # over captions, not pictures
 
 
 def test_the_reference_is_the_whole_split(phrased):
