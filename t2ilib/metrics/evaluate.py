@@ -56,7 +56,8 @@ def evaluate(  # noqa: PLR0913
     With a `judge` (toy birds): attribute accuracy, toy FD and diversity in the judge's features. Without one
     (photographs): "CLIP FD" and diversity in the encoder's image features. With an encoder that sees pictures:
     R-precision and CLIP score; otherwise they are None. A Frechet distance is None when there are too few pictures for
-    its features. `intervals` and the entries `interval` hold [low, high], 95 %: see metrics/intervals.py.
+    its features. `intervals` and the entries `interval` hold [low, high], 95 %: see metrics/intervals.py. What guessing
+    reaches stands beside a number as its `chance`, the CLIP score's under `chance`: see `clip_chance`.
 
     `real` and, with a judge on toy birds, `one_colour` hold the same numbers of pictures that no network painted: the
     real ones of the captions, and birds in the colour of the body. On toy birds the toy FD of `real` is that of birds

@@ -56,6 +56,21 @@ def clip_scores(image_features: np.ndarray, text_features: np.ndarray) -> np.nda
     return 100 * cosine.clip(min=0)
 
 
+def clip_chance(image_features: np.ndarray, text_features: np.ndarray, groups: Sequence) -> float | None:
+    """The mean of `clip_scores` when each picture stands beside another's caption: what a painter who reads none gets.
+
+    Row i's picture stands beside the caption of the first row behind it, from the last on to the first, that is of
+    another group; `groups` (N,) are the caption texts. Nothing is drawn. None where all are of one group.
+    """
+    _, groups = np.unique(np.asarray(groups), return_inverse=True)
+    if (groups == groups[0]).all():
+        return None
+    others = (np.arange(len(groups)) + 1) % len(groups)
+    while (same := groups[others] == groups).any():
+        others[same] = (others[same] + 1) % len(groups)
+    return float(clip_scores(image_features, text_features[others]).mean())
+
+
 def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:
     """The mean of `clip_scores`."""
     return float(clip_scores(image_features, text_features).mean())

@@ -15,7 +15,7 @@ from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, parts_of, ti
 from t2ilib.metrics.frechet import frechet_from_moments, moments
 from t2ilib.metrics.intervals import GROUPS, bootstrapped, interval, jackknifed
 from t2ilib.metrics.judge import Judge
-from t2ilib.metrics.r_precision import clip_scores, r_precision
+from t2ilib.metrics.r_precision import clip_chance, clip_scores, r_precision
 
 SPREAD = 2000  # real pictures, at most, whose mean distance is the unit of the diversity
 
@@ -91,7 +91,8 @@ class Ruler:
         without `distance` none is.
         """
         look = Look(self.judge, self.encoder, pictures, self.team)
-        found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None, "intervals": {}}
+        found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None}
+        found |= {"intervals": {}, "chance": {}}
         if self.judge is not None:
             values = torch.cat(look.attributes)
             found["attribute_accuracy"] = accuracy_of(values, self.mentioned, self.judge.config.attributes)
@@ -99,6 +100,8 @@ class Ruler:
             images = torch.cat(look.embeddings).double().numpy()
             scores = clip_scores(images, self.texts)
             found["clip_score"], found["intervals"]["clip_score"] = float(scores.mean()), interval(scores)
+            if (guessed := clip_chance(images, self.texts, self.captions)) is not None:
+                found["chance"]["clip_score"] = guessed
             if len(set(self.captions)) >= self.settings.candidates:
                 rivals = self.settings.candidates, self.settings.seed
                 found["r_precision"] = r_precision(images, self.texts, *rivals, groups=self.captions)

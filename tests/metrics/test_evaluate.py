@@ -21,7 +21,7 @@ from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluat
 from t2ilib.metrics.frechet import frechet_distance, frechet_from_moments, moments
 from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import Judge, JudgeConfig
-from t2ilib.metrics.r_precision import clip_scores, r_precision
+from t2ilib.metrics.r_precision import clip_score, clip_scores, r_precision
 from t2ilib.metrics.results import write_result
 from t2ilib.pictures import to_float
 from t2ilib.task import normal_noise
@@ -157,6 +157,9 @@ def test_every_number_word_for_word(phrased, size):
         for name, value in ranked.items():
             assert numbers["r_precision"][name] == pytest.approx(value)
         assert 0 < numbers["r_precision"]["mean"] < 1
+        others = [next(o for o in (*range(k, 40), *range(k)) if captions[o] != captions[k]) for k in range(40)]
+        assert numbers["chance"] == {"clip_score": pytest.approx(clip_score(images, texts[others]), rel=1e-5)}
+        assert numbers["chance"]["clip_score"] < numbers["clip_score"]
     assert found["clip_fd"] == pytest.approx(frechet_distance(painted[:40], every), rel=1e-4)
     varied = np.mean([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)])
     assert found["diversity"] == pytest.approx(varied / mean_distance(every), rel=1e-4)
