@@ -21,7 +21,7 @@ from t2ilib.metrics import references
 from t2ilib.metrics.attributes import attribute_accuracy, chance_of
 from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team
 from t2ilib.metrics.evaluate import evaluate, real_precision
-from t2ilib.metrics.extractors import ClipExtractor, Extractor, JudgeExtractor, Shared
+from t2ilib.metrics.extractors import VIEWS, ClipExtractor, Extractor, JudgeExtractor, Shared
 from t2ilib.metrics.inception import Inception
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.measured import Metric
@@ -134,8 +134,10 @@ def evaluate_protocol(
         return {each: METRICS[each](extractor, reference, number) for each in protocol.metrics}
 
     judge = load_judge(device=sampler.device) if asked.attributes is not None else None
-    result = evaluate(sampler, asked, sampler.encoder, judge, settings, clip, more=more, team=team)
+    scorer = VIEWS[protocol.view](clip)
+    result = evaluate(sampler, asked, sampler.encoder, judge, settings, scorer, more=more, team=team)
     told = {"protocol": name, "about": protocol.about, "reference": protocol.reference, "side": protocol.side}
+    told |= {"view": protocol.view}
     told |= {"augmentation": protocol.augmentation and asdict(protocol.augmentation)}
     told |= {"system": sampler.recipe.task if sampler.recipe else type(sampler.system).__name__.lower()}
     result["protocol"] |= told | {"step": sampler.step, "painted_side": sampler.side, "processes": team.size}

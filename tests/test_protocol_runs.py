@@ -19,6 +19,7 @@ from t2ilib.metrics.extractors import Custom, Seen
 from t2ilib.metrics.protocols import PROTOCOLS, Protocol
 from t2ilib.metrics.references import Augmentation, augmented
 from t2ilib.metrics.results import read_result, table, write_result
+from t2ilib.models.vit import OpenViT
 from t2ilib.pictures import to_float
 from t2ilib.sampling import load_sampler
 
@@ -100,6 +101,31 @@ def test_weights_without_a_recipe_are_measured_alike(sampler, photographs):
     found, expected = (measurement.evaluate_protocol(one, "small", str(photographs)) for one in (released, sampler))
     assert found["metrics"] == expected["metrics"] and found["protocol"]["system"] == "dfgan"
     assert found["protocol"]["step"] is None
+
+
+def test_the_released_view_squeezes_what_the_clip_sees_and_says_so(sampler, photographs, monkeypatch):
+    """Against GALIP's own definition, opened; nothing but what the CLIP says of pictures changes."""
+    monkeypatch.setitem(PROTOCOLS, "plain", replace(SMALL, judge="toy-clip"))
+    monkeypatch.setitem(PROTOCOLS, "squeezed", replace(SMALL, judge="toy-clip", view="released"))
+    found = {name: measurement.evaluate_protocol(sampler, name, str(photographs)) for name in ("plain", "squeezed")}
+    clip = measurement.encoders.load_encoder("toy-clip")
+    held = measurement.data.load(str(photographs), 48).centre_crop(40).split("test")
+    drawn = EvaluationSettings(60, 3, truncation=0.8)
+    captions = choose_captions(held, drawn)[1]
+    painted = torch.cat(list(paint(sampler, captions, sampler.encoder, drawn)))
+    eye, texts = OpenViT.of(clip), clip.encode(captions).sentence
+    scores = {}
+    for name, released in {"plain": False, "squeezed": True}.items():
+        with torch.no_grad():
+            seen = eye(eye.shown(painted, released))[1]
+        scores[name] = 100 * torch.cosine_similarity(seen, texts).clamp(min=0).mean().item()
+        assert found[name]["metrics"]["clip_score"] == pytest.approx(scores[name], rel=1e-4)
+    assert abs(scores["plain"] - scores["squeezed"]) > 1
+    plain, squeezed = (found[name]["protocol"] for name in ("plain", "squeezed"))
+    assert [plain["view"], squeezed["view"]] == ["correct", "released"]
+    assert squeezed["judge_encoder"] == plain["judge_encoder"] + "+released"  # so the two do not compare
+    assert squeezed["clip_score"].endswith("by toy-clip, released view, negative ones as 0")
+    assert found["plain"]["metrics"]["fid"] == found["squeezed"]["metrics"]["fid"]
 
 
 def test_another_reference_and_seed_give_other_numbers(sampler, photographs, monkeypatch, caplog):
