@@ -135,7 +135,8 @@ def evaluate_protocol(
 
     judge = load_judge(device=sampler.device) if asked.attributes is not None else None
     scorer = VIEWS[protocol.view](clip)
-    result = evaluate(sampler, asked, sampler.encoder, judge, settings, scorer, more=more, team=team)
+    kept = references.FOLDER
+    result = evaluate(sampler, asked, sampler.encoder, judge, settings, scorer, more=more, team=team, folder=kept)
     told = {"protocol": name, "about": protocol.about, "reference": protocol.reference, "side": protocol.side}
     told |= {"view": protocol.view}
     told |= {"augmentation": protocol.augmentation and asdict(protocol.augmentation)}
@@ -207,4 +208,4 @@ def _evaluate(
 ) -> dict[str, dict]:
     encoder, judge_encoder = readers
     judge = load_judge(device=encoder.device) if reference.attributes is not None else None
-    return evaluate(painter, reference, encoder, judge, settings, judge_encoder)
+    return evaluate(painter, reference, encoder, judge, settings, judge_encoder, folder=references.FOLDER)

@@ -14,6 +14,7 @@ pictures speak of their captions; they are no distance from the truth.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_capti
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.measured import Metric
 from t2ilib.metrics.r_precision import r_precision
-from t2ilib.metrics.ruler import Ruler
+from t2ilib.metrics.references import features_of
+from t2ilib.metrics.ruler import Ruler, features_by
 from t2ilib.metrics.watching import Watch
 from t2ilib.pictures import to_float
 from t2ilib.task import Painter
@@ -47,6 +49,7 @@ def evaluate(  # noqa: PLR0913
     *,
     more: Callable[[], Mapping[str, Metric]] = dict,
     team: Team = ALONE,
+    folder: str | Path | None = None,
 ) -> dict[str, dict]:
     """Measure `painter` on the captions of `dataset` (a test split); returns {"metrics": ..., "protocol": ...}.
 
@@ -67,6 +70,7 @@ def evaluate(  # noqa: PLR0913
     `more` makes further metrics by name, which look at the same pictures: their numbers stand beside the others, how
     each came about under `measures` of the protocol. Of real pictures it makes its own, for those that need no picture
     beside each; a distance is that of birds drawn anew, and of photographs there is none.
+    `folder` keeps the features of the real pictures for the next evaluation, see references.py; None keeps nothing.
     Of a `team` each process paints and looks at its share; the first alone returns what `more` found.
     `write_result(folder, **evaluate(...))` keeps the outcome. Raises `InputError` for an empty dataset.
     """
@@ -99,7 +103,14 @@ def evaluate(  # noqa: PLR0913
     if not any(readers):
         list(painted)
     else:
-        ruler = Ruler(readers, captions, shown(np.arange(len(dataset))), settings, team)
+        reference = features_of(
+            dataset.images,
+            lambda: features_by(readers, shown(np.arange(len(dataset))), team),
+            _looking(readers, encoder, settings),
+            folder,
+            team,
+        )
+        ruler = Ruler(readers, captions, reference, settings, team)
         metrics = ruler.measure(painted, several)
         others = Watch(more(), team)
         if judge is None or dataset.attributes is None:
@@ -128,6 +139,15 @@ def real_precision(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 
     texts = [encoder.encode(captions[i : i + 250]).sentence.float().cpu() for i in range(0, len(captions), 250)]
     candidates = min(100, len(set(captions)))
     return r_precision(images.numpy(), torch.cat(texts).numpy(), candidates, seed, groups=captions)
+
+
+def _looking(
+    readers: tuple[Judge | None, TextEncoder | None], encoder: TextEncoder, settings: EvaluationSettings
+) -> dict:
+    """What the features of real pictures depend on to the last bit: whose they are, the device, the batch size."""
+    judge, eye = readers
+    network = judge.fingerprint if judge else f"{eye.name}-{eye.fingerprint[:12]}"
+    return {"extractor": network, "device": encoder.device.type, "batch": settings.batch_size}
 
 
 def _protocol(

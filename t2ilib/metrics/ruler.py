@@ -55,6 +55,14 @@ class Look:
         return torch.cat(self.embeddings if self.judge is None else self.features).numpy()
 
 
+def features_by(
+    readers: tuple[Judge | None, PictureEncoder | None], pictures: Iterable[Tensor], team: Team = ALONE
+) -> np.ndarray:
+    """Return the features (N, F) of pictures, by the judge; by the CLIP where there is none."""
+    judge, encoder = readers
+    return Look(judge, None if judge else encoder, pictures, team).vectors()
+
+
 class Ruler:
     """All that the pictures of one evaluation are measured against, whoever made them."""
 
@@ -62,19 +70,18 @@ class Ruler:
         self,
         readers: tuple[Judge | None, PictureEncoder | None],
         captions: list[str],
-        reference: Iterable[Tensor],
+        reference: np.ndarray,
         settings: EvaluationSettings,
         team: Team = ALONE,
     ):
-        """Read the captions and look at the `reference`, all real pictures."""
+        """Read the captions; `reference` holds the features (N, F) of all real pictures, as `features_by` returns."""
         self.judge, self.encoder = readers
         self.team = team
         self.captions, self.settings = captions, settings
         self.mentioned = [parse(caption) for caption in captions]
         self.texts = _sentences(self.encoder, captions, settings)
-        features = self.features(reference)
-        self.moments = moments(features) if len(features) > features.shape[1] else None
-        self.spread = features[np.random.default_rng(settings.seed).permutation(len(features))[:SPREAD]]
+        self.moments = moments(reference) if len(reference) > reference.shape[1] else None
+        self.spread = reference[np.random.default_rng(settings.seed).permutation(len(reference))[:SPREAD]]
 
     def measure(
         self,
@@ -117,7 +124,7 @@ class Ruler:
 
     def features(self, pictures: Iterable[Tensor]) -> np.ndarray:
         """Return the features (N, F) of pictures, by the judge; by the CLIP where there is none."""
-        return Look(self.judge, None if self.judge else self.encoder, pictures, self.team).vectors()
+        return features_by((self.judge, self.encoder), pictures, self.team)
 
     def _distance(self, features: np.ndarray) -> tuple[float | None, list[float] | None]:
         """Return the Frechet distance of features (N, F) to the reference, and its interval; None for too few."""

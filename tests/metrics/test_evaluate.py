@@ -293,6 +293,49 @@ def test_beside_a_judge_the_clip_sees_only_what_it_scores():
     assert sum(read) == 60 + 4 + 60  # to paint, to paint varied ones, to score: once for all painters
 
 
+class Counting(ColourEncoder):
+    """Counts the pictures that it is shown."""
+
+    def __init__(self, fingerprint="1" * 64):
+        self.fingerprint, self.looked = fingerprint, 0
+
+    def encode_images(self, images):
+        self.looked += len(images)
+        return super().encode_images(images)
+
+
+def test_the_reference_is_looked_at_once_and_the_numbers_stay(dataset, tmp_path):
+    """Painted, varied and the captions' real pictures are seen each time; the 48 of the whole split are not."""
+    found, looked = [], []
+    for folder in (None, tmp_path, tmp_path):
+        encoder = Counting()
+        found.append(evaluate(faithful(), dataset, encoder, settings=SETTINGS, folder=folder)["metrics"])
+        looked.append(encoder.looked)
+    assert found[0] == found[1] == found[2]
+    assert looked == [40 + 12 + 40 + 48, 40 + 12 + 40 + 48, 40 + 12 + 40] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_pictures_and_other_eyes_look_again(dataset, tmp_path):
+    changed = replace(dataset, images=dataset.images.copy())
+    changed.images[7, 3, 2, 1] ^= 1
+    judge = Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval()
+    evaluate(faithful(), dataset, Counting(), settings=SETTINGS, folder=tmp_path)
+    for number, (data, eye, settings) in enumerate(
+        [
+            (changed, Counting(), SETTINGS),
+            (dataset, Counting("2" * 64), SETTINGS),
+            (dataset, Counting(), replace(SETTINGS, batch_size=7)),
+        ]
+    ):
+        evaluate(faithful(), data, eye, settings=settings, folder=tmp_path)
+        assert eye.looked == 40 + 12 + 40 + 48 and len(list(tmp_path.iterdir())) == number + 2
+    birds = toy_birds(train=1, validation=1, test=48, size=32).split("test")
+    reader = Reader()
+    reader.encode = lambda captions: Text(torch.zeros(len(captions), 3))
+    first, again = (evaluate(deaf(), birds, reader, judge, SETTINGS, folder=tmp_path)["metrics"] for _ in range(2))
+    assert first == again and any(path.name.startswith("toy-judge-") for path in tmp_path.iterdir())
+
+
 def test_too_few_pictures_give_no_distance(dataset):
     few = EvaluationSettings(n=3, candidates=2, diversity_captions=2, per_caption=2)
     assert evaluate(faithful(), dataset, ColourEncoder(), settings=few)["metrics"]["clip_fd"] is None
