@@ -25,7 +25,7 @@ from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.encoders.encoder import TextEncoder, sees
 from t2ilib.encoders.reading import directions_of
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_captions, overlapped, paint, parts_of
+from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_captions, halves, overlapped, paint, parts_of
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.measured import Metric
 from t2ilib.metrics.r_precision import r_precision
@@ -64,8 +64,9 @@ def evaluate(  # noqa: PLR0913
 
     `real` and, with a judge on toy birds, `one_colour` hold the same numbers of pictures that no network painted: the
     real ones of the captions, and birds in the colour of the body. On toy birds the toy FD of `real` is that of birds
-    drawn anew, its diversity that of birds that have no more in common than their caption says; photographs have
-    neither.
+    drawn anew, its diversity that of birds that have no more in common than their caption says. Of photographs it is
+    the distance between disjoint halves of the whole split, drawn by the seed, whose sizes are `real_halves` of the
+    protocol; there is no diversity of theirs, as nobody took several of one caption.
 
     `more` makes further metrics by name, which look at the same pictures: their numbers stand beside the others, how
     each came about under `measures` of the protocol. Of real pictures it makes its own, for those that need no picture
@@ -114,7 +115,9 @@ def evaluate(  # noqa: PLR0913
         metrics = ruler.measure(painted, several)
         others = Watch(more(), team)
         if judge is None or dataset.attributes is None:
-            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows)), len(dataset)), distance=False)
+            one, other = halves(len(dataset), settings.seed)
+            compared = {"crowd": reference[one], "against": reference[other]}
+            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows)), len(dataset)), **compared)
         else:
             anew = birds_like(dataset, settings.n, settings.seed)
             alike = faithful_birds(repeated, birds_like(dataset, CROWD, settings.seed), settings.seed)
@@ -125,6 +128,8 @@ def evaluate(  # noqa: PLR0913
         metrics["real"] |= others.numbers()
     metrics |= watch.numbers()
     protocol = _protocol(dataset, (encoder, judge_encoder), judge, settings, started)
+    if any(readers) and (judge is None or dataset.attributes is None):
+        protocol["real_halves"] = [len(half) for half in halves(len(dataset), settings.seed)]
     return {"metrics": metrics, "protocol": protocol | ({"measures": watch.details()} if watch.metrics else {})}
 
 

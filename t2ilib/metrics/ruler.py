@@ -80,7 +80,7 @@ class Ruler:
         self.captions, self.settings = captions, settings
         self.mentioned = [parse(caption) for caption in captions]
         self.texts = _sentences(self.encoder, captions, settings)
-        self.moments = moments(reference) if len(reference) > reference.shape[1] else None
+        self.moments = _moments(reference)
         self.spread = reference[np.random.default_rng(settings.seed).permutation(len(reference))[:SPREAD]]
 
     def measure(
@@ -88,14 +88,13 @@ class Ruler:
         pictures: Iterable[Tensor],
         several: Iterable[Tensor] | None = None,
         crowd: np.ndarray | None = None,
-        *,
-        distance: bool = True,
+        against: np.ndarray | None = None,
     ) -> dict:
         """Return the numbers of one painter, each None where there is nobody to see it.
 
         `pictures`: one per caption; `several`: `per_caption` of each of the first captions, for the diversity;
-        `crowd`: features (N, F) whose distribution is compared with the reference, by default those of `pictures`;
-        without `distance` none is.
+        `crowd`: features (N, F) whose distribution is compared with the reference, by default those of `pictures`, or
+        with that of features `against` (M, F).
         """
         look = Look(self.judge, self.encoder, pictures, self.team)
         found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None}
@@ -112,9 +111,9 @@ class Ruler:
             if len(set(self.captions)) >= self.settings.candidates:
                 rivals = self.settings.candidates, self.settings.seed
                 found["r_precision"] = r_precision(images, self.texts, *rivals, groups=self.captions)
-        if distance:
-            name = "clip_fd" if self.judge is None else "toy_fd"
-            found[name], found["intervals"][name] = self._distance(look.vectors() if crowd is None else crowd)
+        name = "clip_fd" if self.judge is None else "toy_fd"
+        compared = self.moments if against is None else _moments(against)
+        found[name], found["intervals"][name] = _distance(look.vectors() if crowd is None else crowd, compared)
         if several is not None:
             features = self.features(several)
             features = features.reshape(-1, self.settings.per_caption, features.shape[1])
@@ -126,18 +125,26 @@ class Ruler:
         """Return the features (N, F) of pictures, by the judge; by the CLIP where there is none."""
         return features_by((self.judge, self.encoder), pictures, self.team)
 
-    def _distance(self, features: np.ndarray) -> tuple[float | None, list[float] | None]:
-        """Return the Frechet distance of features (N, F) to the reference, and its interval; None for too few."""
-        count, size = features.shape
-        if self.moments is None or count <= size:
-            return None, None
 
-        def distance(rows: np.ndarray) -> float:
-            return frechet_from_moments(*moments(features[rows]), *self.moments)
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return mean and covariance of features (N, F); None for too few."""
+    return moments(features) if len(features) > features.shape[1] else None
 
-        value = distance(np.arange(count))
-        enough = count - -(-count // GROUPS) > size  # also without one of the jackknife's groups
-        return value, jackknifed(value, distance, count) if enough else None
+
+def _distance(
+    features: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[float | None, list[float] | None]:
+    """Return the Frechet distance of features (N, F) to mean and covariance, and its interval; None for too few."""
+    count, size = features.shape
+    if reference is None or count <= size:
+        return None, None
+
+    def distance(rows: np.ndarray) -> float:
+        return frechet_from_moments(*moments(features[rows]), *reference)
+
+    value = distance(np.arange(count))
+    enough = count - -(-count // GROUPS) > size  # also without one of the jackknife's groups
+    return value, jackknifed(value, distance, count) if enough else None
 
 
 def _sentences(encoder: TextEncoder | None, captions: list[str], settings: EvaluationSettings) -> np.ndarray | None:

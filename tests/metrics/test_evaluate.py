@@ -17,7 +17,7 @@ from t2ilib.metrics import evaluate as module
 from t2ilib.metrics import ruler
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint, real_precision
+from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, halves, paint, real_precision
 from t2ilib.metrics.frechet import frechet_distance, frechet_from_moments, moments
 from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import Judge, JudgeConfig
@@ -165,6 +165,22 @@ def test_every_number_word_for_word(phrased, size):
     assert found["diversity"] == pytest.approx(varied / mean_distance(every), rel=1e-4)
     apart = np.array([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)]) / mean_distance(every)
     assert found["intervals"]["diversity"] == pytest.approx(interval(apart), rel=1e-3)  # over captions, not pictures
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_real_photographs_are_measured_by_disjoint_halves(phrased, seed):
+    result = evaluate(faithful(), phrased, ColourEncoder(), settings=replace(SETTINGS, seed=seed))
+    one, other = halves(47, seed)
+    assert (len(one), len(other)) == (23, 24) and sorted([*one, *other]) == list(range(47))
+    one, other = halves(48, seed)
+    seen = ColourEncoder().encode_images(to_float(phrased.images)).double().numpy()
+    real = result["metrics"]["real"]
+    assert real["clip_fd"] == pytest.approx(frechet_distance(seen[one], seen[other]), rel=1e-4)
+    around = jackknifed(
+        real["clip_fd"], lambda part: frechet_from_moments(*moments(seen[one][part]), *moments(seen[other])), 24
+    )
+    assert real["intervals"]["clip_fd"] == pytest.approx(around, rel=1e-2)
+    assert result["protocol"]["real_halves"] == [24, 24] and "diversity" not in real
 
 
 def test_the_reference_is_the_whole_split(phrased):
