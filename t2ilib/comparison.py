@@ -186,11 +186,14 @@ def measured(one: Finished, split: str = HELD_OUT) -> list[dict]:
 
 def chance(metrics: Sequence[Mapping], key: str) -> float | None:
     """Return what guessing reaches in a number, averaged over several evaluations; None where they do not say so."""
-    found = [each.get(key) for each in metrics]
-    if key == "composition":
-        found = [(each.get("attribute_accuracy") or {}).get(key) for each in metrics]
-    told = [place["chance"] for place in found if isinstance(place, Mapping) and "chance" in place]
+    told = [found for each in metrics if (found := _guessed(each, key)) is not None]
     return sum(told) / len(told) if told else None
+
+
+def _guessed(metrics: Mapping, key: str) -> float | None:
+    """Return the chance that stands beside a number; that of a plain number stands under `chance`, where it is told."""
+    found = (metrics.get("attribute_accuracy") or {}).get(key) if key == "composition" else metrics.get(key)
+    return found.get("chance") if isinstance(found, Mapping) else (metrics.get("chance") or {}).get(key)
 
 
 def over_seeds(metrics: Sequence[Mapping], key: str) -> Number | None:

@@ -21,7 +21,8 @@ from t2ilib.metrics import references
 from t2ilib.metrics.attributes import attribute_accuracy, chance_of
 from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team
 from t2ilib.metrics.evaluate import evaluate, real_precision
-from t2ilib.metrics.extractors import ClipExtractor, Extractor, JudgeExtractor, Shared
+from t2ilib.metrics.extractors import VIEWS, ClipExtractor, Extractor, JudgeExtractor, Shared
+from t2ilib.metrics.halves import first_half, second_half
 from t2ilib.metrics.inception import Inception
 from t2ilib.metrics.judge import load_judge
 from t2ilib.metrics.measured import Metric
@@ -120,6 +121,9 @@ def evaluate_protocol(
         given = compared, extractor, protocol.augmentation, references.FOLDER
         with_reference = COMPARED.intersection(protocol.metrics)
         reference = references.dataset_reference(*given) if with_reference else None
+        drawn = protocol.seed if seed is None else seed
+        real = compared, extractor, protocol, drawn, references.FOLDER
+        half = second_half(*real) if asked.attributes is None else None
     number = protocol.count(len(asked))
     if "fid" in protocol.metrics and number <= extractor.size:
         told = f"{number} pictures are too few for a Frechet distance of {extractor.size} features"
@@ -128,14 +132,21 @@ def evaluate_protocol(
         warn(f"{name}: a FID of {number:,} pictures lies far above one of the literature's 30,000")
     if line := check_reads("text", sampler.encoder, list(chain.from_iterable(asked.captions)), 1.0):
         warn(line)
-    settings = EvaluationSettings(number, protocol.seed if seed is None else seed, truncation=protocol.truncation)
+    settings = EvaluationSettings(number, drawn, truncation=protocol.truncation)
 
     def more() -> dict[str, Metric]:
         return {each: METRICS[each](extractor, reference, number) for each in protocol.metrics}
 
     judge = load_judge(device=sampler.device) if asked.attributes is not None else None
-    result = evaluate(sampler, asked, sampler.encoder, judge, settings, clip, more=more, team=team)
+    scorer = VIEWS[protocol.view](clip)
+    kept = references.FOLDER
+    result = evaluate(sampler, asked, sampler.encoder, judge, settings, scorer, more=more, team=team, folder=kept)
+    if half is not None:
+        watch = first_half(compared, extractor, half, protocol.metrics, drawn, team)
+        result["metrics"]["real"] |= watch.numbers()
+        result["protocol"]["real_measures"] = watch.details()
     told = {"protocol": name, "about": protocol.about, "reference": protocol.reference, "side": protocol.side}
+    told |= {"view": protocol.view}
     told |= {"augmentation": protocol.augmentation and asdict(protocol.augmentation)}
     told |= {"system": sampler.recipe.task if sampler.recipe else type(sampler.system).__name__.lower()}
     result["protocol"] |= told | {"step": sampler.step, "painted_side": sampler.side, "processes": team.size}
@@ -205,4 +216,4 @@ def _evaluate(
 ) -> dict[str, dict]:
     encoder, judge_encoder = readers
     judge = load_judge(device=encoder.device) if reference.attributes is not None else None
-    return evaluate(painter, reference, encoder, judge, settings, judge_encoder)
+    return evaluate(painter, reference, encoder, judge, settings, judge_encoder, folder=references.FOLDER)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from t2ilib import comparison, plots, tables
-from t2ilib.comparison import newest_result, open_all, open_finished, over_seeds, same_budget, shown
+from t2ilib.comparison import chance, newest_result, open_all, open_finished, over_seeds, same_budget, shown
 from t2ilib.errors import InputError
 from t2ilib.training import DataSettings, Recipe, TrainingSettings
 
@@ -389,3 +389,12 @@ def test_records_that_do_not_say_what_was_seen_are_named(run):
     (folder / "records.jsonl").write_text('{"step": 20, "seconds": 1.0}\n')
     with pytest.raises(InputError, match=r"system/records\.jsonl: its last record does not say how many images"):
         same_budget([open_finished(folder), open_finished(run("other"))])
+
+
+def test_chance_stands_beside_a_number_or_under_its_name():
+    """Old results do not say a CLIP score's; those that do are averaged."""
+    old, new, higher = metrics(0.5), metrics(0.5) | {"chance": {"clip_score": 20.0}}, {"chance": {"clip_score": 30.0}}
+    assert chance([old], "clip_score") is None and chance([old], "toy_fd") is None
+    assert chance([new, higher, old], "clip_score") == 25
+    assert chance([new], "toy_fd") is None and chance([new], "r_precision") == 0.01
+    assert chance([new], "composition") == 1 / 64 and chance([{"attribute_accuracy": None}], "composition") is None

@@ -16,9 +16,11 @@ from t2ilib.data.toy import toy_birds
 from t2ilib.errors import InputError
 from t2ilib.metrics.drawing import EvaluationSettings, Team, choose_captions, paint
 from t2ilib.metrics.extractors import Custom, Seen
+from t2ilib.metrics.frechet import frechet_distance
 from t2ilib.metrics.protocols import PROTOCOLS, Protocol
 from t2ilib.metrics.references import Augmentation, augmented
 from t2ilib.metrics.results import read_result, table, write_result
+from t2ilib.models.vit import OpenViT
 from t2ilib.pictures import to_float
 from t2ilib.sampling import load_sampler
 
@@ -87,7 +89,7 @@ def test_a_protocol_measures_what_it_says(sampler, photographs, tmp_path):
     assert protocol["augmentation"]["count"] == 50 and protocol["measures"]["fid"]["reference_count"] == 50
     assert (protocol["side"], protocol["painted_side"], protocol["system"]) == (40, 64, "dfgan")
     assert protocol["judge_encoder"] != protocol["text_encoder"] and metrics["clip_score"] is not None
-    assert "fid" not in metrics["real"] and metrics["real"]["inception_score"]["n"] == 30
+    assert metrics["real"]["fid"]["n"] == 15 and metrics["real"]["inception_score"]["n"] == 30
     path = write_result(tmp_path / "results", **found)
     assert read_result(path)["metrics"]["kid"] == metrics["kid"]
     told = [line for line in table(path) if line.startswith("| fid |")]
@@ -95,11 +97,65 @@ def test_a_protocol_measures_what_it_says(sampler, photographs, tmp_path):
     assert "small-inception-legacy | none | test, 50, flipped and shifted |" in told[0]
 
 
+def test_photographs_stand_beside_themselves_by_halves(sampler, photographs):
+    """Fifteen of the thirty, as they are, against the other fifteen, augmented as the whole reference is."""
+    found = measurement.evaluate_protocol(sampler, "small", str(photographs))
+    real, told = found["metrics"]["real"], found["protocol"]["real_measures"]
+    held = measurement.data.load(str(photographs), 48).centre_crop(40).split("test")
+    rows = np.random.default_rng(3).permutation(30)
+    one, other = np.sort(rows[:15]), np.sort(rows[15:])
+    seen = inception("legacy")(to_float(held.images[one])).features.double().numpy()
+    against = [inception("legacy")(to_float(part)).features for part in augmented(held.images[other], Augmentation(50))]
+    expected = frechet_distance(seen, np.concatenate(against))
+    assert real["fid"] == {"mean": pytest.approx(expected, rel=1e-5), "n": 15} and expected > 0.01
+    assert real.keys() >= {"kid", "precision", "clip_fd"} and real["precision"]["mean"] > 0.5 and "ssim" not in real
+    assert told["fid"]["reference_count"] == 50 and told["kid"]["subset_size"] == 7
+    assert found["protocol"]["real_halves"] == [15, 15]
+    again = measurement.evaluate_protocol(sampler, "small", str(photographs))["metrics"]["real"]
+    assert again == real
+
+
+def test_halves_that_are_too_small_give_no_fid(sampler, photographs, monkeypatch):
+    """Six pictures against six of six features; what asks for fewer stays."""
+    load = measurement.data.load
+    monkeypatch.setattr(
+        measurement.data, "load", lambda *told, **more: load(*told, **more).split("test").subset(range(12))
+    )
+    monkeypatch.setitem(PROTOCOLS, "small", replace(SMALL, metrics=("fid", "kid", "precision", "recall")))
+    found = measurement.evaluate_protocol(sampler, "small", str(photographs))["metrics"]
+    assert "fid" in found and "fid" not in found["real"] and {"kid", "precision", "recall"} <= found["real"].keys()
+
+
 def test_weights_without_a_recipe_are_measured_alike(sampler, photographs):
     released = replace(sampler, recipe=None, step=None)
     found, expected = (measurement.evaluate_protocol(one, "small", str(photographs)) for one in (released, sampler))
     assert found["metrics"] == expected["metrics"] and found["protocol"]["system"] == "dfgan"
     assert found["protocol"]["step"] is None
+
+
+def test_the_released_view_squeezes_what_the_clip_sees_and_says_so(sampler, photographs, monkeypatch):
+    """Against GALIP's own definition, opened; nothing but what the CLIP says of pictures changes."""
+    monkeypatch.setitem(PROTOCOLS, "plain", replace(SMALL, judge="toy-clip"))
+    monkeypatch.setitem(PROTOCOLS, "squeezed", replace(SMALL, judge="toy-clip", view="released"))
+    found = {name: measurement.evaluate_protocol(sampler, name, str(photographs)) for name in ("plain", "squeezed")}
+    clip = measurement.encoders.load_encoder("toy-clip")
+    held = measurement.data.load(str(photographs), 48).centre_crop(40).split("test")
+    drawn = EvaluationSettings(60, 3, truncation=0.8)
+    captions = choose_captions(held, drawn)[1]
+    painted = torch.cat(list(paint(sampler, captions, sampler.encoder, drawn)))
+    eye, texts = OpenViT.of(clip), clip.encode(captions).sentence
+    scores = {}
+    for name, released in {"plain": False, "squeezed": True}.items():
+        with torch.no_grad():
+            seen = eye(eye.shown(painted, released))[1]
+        scores[name] = 100 * torch.cosine_similarity(seen, texts).clamp(min=0).mean().item()
+        assert found[name]["metrics"]["clip_score"] == pytest.approx(scores[name], rel=1e-4)
+    assert abs(scores["plain"] - scores["squeezed"]) > 1
+    plain, squeezed = (found[name]["protocol"] for name in ("plain", "squeezed"))
+    assert [plain["view"], squeezed["view"]] == ["correct", "released"]
+    assert squeezed["judge_encoder"] == plain["judge_encoder"] + "+released"  # so the two do not compare
+    assert squeezed["clip_score"].endswith("by toy-clip, released view, negative ones as 0")
+    assert found["plain"]["metrics"]["fid"] == found["squeezed"]["metrics"]["fid"]
 
 
 def test_another_reference_and_seed_give_other_numbers(sampler, photographs, monkeypatch, caplog):

@@ -24,7 +24,8 @@ def attribute_accuracy(judge: Judge, images: Tensor, captions: Sequence[str]) ->
     Returns `mentioned` (the share of its attributes that a picture shows, mean over the captions), `interval` (95 %, by
     the bootstrap over captions), `chance` (the same for guessing evenly), `count` (of mentions), `composition` (how
     often body and wings are both right, of the captions that name both, with interval, chance and count; None where
-    none does) and `attributes`: name -> accuracy, count, chance; an attribute that no caption mentions is left out.
+    none does) and `attributes`: name -> accuracy, interval (Wilson's), count, chance; an attribute that no caption
+    mentions is left out.
     Raises `InputError` when counts differ or when no caption mentions any attribute.
     """
     return accuracy_of(judge.predict(images), [parse(caption) for caption in captions], judge.config.attributes)
@@ -46,7 +47,12 @@ def accuracy_of(predicted: Tensor, mentioned: Sequence[Mapping[str, str]], attri
         "count": sum(map(len, told)),
         "composition": _composition(told, luck),
         "attributes": {
-            name: {"accuracy": float(np.mean(found)), "count": len(found), "chance": luck[name]}
+            name: {
+                "accuracy": float(np.mean(found)),
+                "interval": interval(np.array(found)),
+                "count": len(found),
+                "chance": luck[name],
+            }
             for name, found in hits.items()
             if found
         },

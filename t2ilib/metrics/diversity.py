@@ -10,7 +10,12 @@ from t2ilib.errors import InputError
 
 
 def diversity(features: np.ndarray, reference: np.ndarray | None = None) -> float:
-    """Mean Euclidean distance between the K pictures of one caption, averaged over captions.
+    """The mean of `diversities`."""
+    return float(diversities(features, reference).mean())
+
+
+def diversities(features: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+    """Mean Euclidean distance between the K pictures of each caption, (captions,).
 
     `features` (captions, K, F). With `reference` (N, F), features of real pictures of all kinds, the distance is
     divided by the mean distance between those: 0 is one picture per caption, 1 is as varied as the whole real set
@@ -20,13 +25,13 @@ def diversity(features: np.ndarray, reference: np.ndarray | None = None) -> floa
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 3 or not len(features) or features.shape[1] < 2:
         raise InputError(f"features: expected (captions, K >= 2, F), found {features.shape}; draw more per caption")
-    distance = np.mean([mean_pairwise_distance(pictures) for pictures in features])
+    distances = np.array([mean_pairwise_distance(pictures) for pictures in features])
     if reference is None:
-        return float(distance)
+        return distances
     unit = mean_pairwise_distance(reference)
     if unit == 0:
         raise InputError("reference: its pictures are all alike, so nothing can be as varied; give other pictures")
-    return float(distance / unit)
+    return distances / unit
 
 
 def mean_pairwise_distance(features: np.ndarray) -> float:

@@ -91,6 +91,12 @@ def choose_captions(dataset: CaptionedImages, settings: EvaluationSettings) -> t
     return rows, [dataset.captions[row][rng.integers(len(dataset.captions[row]))] for row in rows]
 
 
+def halves(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of two disjoint halves of `count` pictures, each in order; the second may have one more."""
+    rows = np.random.default_rng(seed).permutation(count)
+    return np.sort(rows[: count // 2]), np.sort(rows[count // 2 :])
+
+
 def paint(
     painter: Painter,
     captions: list[str],

@@ -14,6 +14,7 @@ pictures speak of their captions; they are no distance from the truth.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ from t2ilib.encoders.clip import CLIPEncoder
 from t2ilib.encoders.encoder import TextEncoder, sees
 from t2ilib.encoders.reading import directions_of
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_captions, overlapped, paint, parts_of
+from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, choose_captions, halves, overlapped, paint, parts_of
 from t2ilib.metrics.judge import Judge
 from t2ilib.metrics.measured import Metric
 from t2ilib.metrics.r_precision import r_precision
-from t2ilib.metrics.ruler import Ruler
+from t2ilib.metrics.references import features_of
+from t2ilib.metrics.ruler import Ruler, features_by
 from t2ilib.metrics.watching import Watch
 from t2ilib.pictures import to_float
 from t2ilib.task import Painter
@@ -47,6 +49,7 @@ def evaluate(  # noqa: PLR0913
     *,
     more: Callable[[], Mapping[str, Metric]] = dict,
     team: Team = ALONE,
+    folder: str | Path | None = None,
 ) -> dict[str, dict]:
     """Measure `painter` on the captions of `dataset` (a test split); returns {"metrics": ..., "protocol": ...}.
 
@@ -56,16 +59,19 @@ def evaluate(  # noqa: PLR0913
     With a `judge` (toy birds): attribute accuracy, toy FD and diversity in the judge's features. Without one
     (photographs): "CLIP FD" and diversity in the encoder's image features. With an encoder that sees pictures:
     R-precision and CLIP score; otherwise they are None. A Frechet distance is None when there are too few pictures for
-    its features. `intervals` and the entries `interval` hold [low, high], 95 %: see metrics/intervals.py.
+    its features. `intervals` and the entries `interval` hold [low, high], 95 %: see metrics/intervals.py. What guessing
+    reaches stands beside a number as its `chance`, the CLIP score's under `chance`: see `clip_chance`.
 
     `real` and, with a judge on toy birds, `one_colour` hold the same numbers of pictures that no network painted: the
     real ones of the captions, and birds in the colour of the body. On toy birds the toy FD of `real` is that of birds
-    drawn anew, its diversity that of birds that have no more in common than their caption says; photographs have
-    neither.
+    drawn anew, its diversity that of birds that have no more in common than their caption says. Of photographs it is
+    the distance between disjoint halves of the whole split, drawn by the seed, whose sizes are `real_halves` of the
+    protocol; there is no diversity of theirs, as nobody took several of one caption.
 
     `more` makes further metrics by name, which look at the same pictures: their numbers stand beside the others, how
     each came about under `measures` of the protocol. Of real pictures it makes its own, for those that need no picture
     beside each; a distance is that of birds drawn anew, and of photographs there is none.
+    `folder` keeps the features of the real pictures for the next evaluation, see references.py; None keeps nothing.
     Of a `team` each process paints and looks at its share; the first alone returns what `more` found.
     `write_result(folder, **evaluate(...))` keeps the outcome. Raises `InputError` for an empty dataset.
     """
@@ -98,11 +104,20 @@ def evaluate(  # noqa: PLR0913
     if not any(readers):
         list(painted)
     else:
-        ruler = Ruler(readers, captions, shown(np.arange(len(dataset))), settings, team)
+        reference = features_of(
+            dataset.images,
+            lambda: features_by(readers, shown(np.arange(len(dataset))), team),
+            _looking(readers, encoder, settings),
+            folder,
+            team,
+        )
+        ruler = Ruler(readers, captions, reference, settings, team)
         metrics = ruler.measure(painted, several)
         others = Watch(more(), team)
         if judge is None or dataset.attributes is None:
-            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows)), len(dataset)), distance=False)
+            one, other = halves(len(dataset), settings.seed)
+            compared = {"crowd": reference[one], "against": reference[other]}
+            metrics["real"] = ruler.measure(others.alone(shown(rows), batches(len(rows)), len(dataset)), **compared)
         else:
             anew = birds_like(dataset, settings.n, settings.seed)
             alike = faithful_birds(repeated, birds_like(dataset, CROWD, settings.seed), settings.seed)
@@ -113,6 +128,8 @@ def evaluate(  # noqa: PLR0913
         metrics["real"] |= others.numbers()
     metrics |= watch.numbers()
     protocol = _protocol(dataset, (encoder, judge_encoder), judge, settings, started)
+    if any(readers) and (judge is None or dataset.attributes is None):
+        protocol["real_halves"] = [len(half) for half in halves(len(dataset), settings.seed)]
     return {"metrics": metrics, "protocol": protocol | ({"measures": watch.details()} if watch.metrics else {})}
 
 
@@ -127,6 +144,15 @@ def real_precision(encoder: CLIPEncoder, dataset: CaptionedImages, count: int = 
     texts = [encoder.encode(captions[i : i + 250]).sentence.float().cpu() for i in range(0, len(captions), 250)]
     candidates = min(100, len(set(captions)))
     return r_precision(images.numpy(), torch.cat(texts).numpy(), candidates, seed, groups=captions)
+
+
+def _looking(
+    readers: tuple[Judge | None, TextEncoder | None], encoder: TextEncoder, settings: EvaluationSettings
+) -> dict:
+    """What the features of real pictures depend on to the last bit: whose they are, the device, the batch size."""
+    judge, eye = readers
+    network = judge.fingerprint if judge else f"{eye.name}-{eye.fingerprint[:12]}"
+    return {"extractor": network, "device": encoder.device.type, "batch": settings.batch_size}
 
 
 def _protocol(

@@ -5,15 +5,17 @@ number made with it; features of another network, or of another resize, do not c
 lies in `inception.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from t2ilib.encoders.encoder import PictureEncoder
 from t2ilib.errors import InputError
+from t2ilib.features import Text
 from t2ilib.metrics.intake import as_saved
 from t2ilib.metrics.judge import Judge
 
@@ -107,6 +109,51 @@ class ClipExtractor:
     def __call__(self, pictures: Tensor) -> Seen:
         """Return the embeddings."""
         return Seen(self.encoder.encode_images(as_saved(pictures.to(self.encoder.device))).float().cpu())
+
+
+class ReleasedView:
+    """A CLIP that is shown pictures as GALIP's released evaluation shows them; its captions are read as ever.
+
+    That code maps [-1, 1] to [0, 1] twice, so that black is 0.5 before it is standardised, and takes the nearest pixel
+    where it resizes. CLIP scores by that code are of this view, and do not compare with those of the correct one.
+    """
+
+    def __init__(self, encoder: PictureEncoder):
+        """Look with `encoder`, on its device."""
+        self.encoder, self.image_size, self.sentence_dim = encoder, encoder.image_size, encoder.sentence_dim
+        self.word_dim, self.name = encoder.word_dim, f"{encoder.name}, released view"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.device
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder's, and that its view is another."""
+        return f"{self.encoder.fingerprint}+released"
+
+    def encode(self, captions: Sequence[str]) -> Text:
+        """Return the features of captions, the encoder's own."""
+        return self.encoder.encode(captions)
+
+    def unknown(self, caption: str) -> list[str]:
+        """Return the words of `caption` that the encoder does not know."""
+        return self.encoder.unknown(caption)
+
+    def to(self, device: torch.device | str) -> "ReleasedView":
+        """Return the same view on another device."""
+        return ReleasedView(self.encoder.to(device))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return embeddings (B, D) of pictures (B, 3, H, W) in [-1, 1], which the encoder gets in [0, 1]."""
+        return self.encoder.encode_images(F.interpolate(images * 0.5 + 0.5, (self.image_size, self.image_size)))
+
+
+VIEWS: dict[str, Callable[[PictureEncoder], PictureEncoder]] = {  # how a CLIP that scores is shown pictures
+    "correct": lambda encoder: encoder,
+    "released": ReleasedView,
+}
 
 
 class Shared:

@@ -24,12 +24,19 @@ def interval(values: np.ndarray, resamples: int = 1000) -> list[float]:
 
     Raises `InputError` for no values and for values that are not finite.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        raise InputError(f"values: {len(values)}, of which {np.isfinite(values).sum()} are finite; give finite ones")
+    values = _checked(values)
     if np.isin(values, (0, 1)).all():
         found = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, "wilson")
         return [float(found.low), float(found.high)]
+    return bootstrapped(values, resamples)
+
+
+def bootstrapped(values: np.ndarray, resamples: int = 1000) -> list[float]:
+    """Return the 95 % interval [low, high] of the mean of `values` (N,) that are no hits; equal ones have no width.
+
+    Raises `InputError` as `interval` does.
+    """
+    values = _checked(values)
     if len(values) < 2 or np.ptp(values) == 0:
         return [float(values.mean())] * 2
     chosen = {"confidence_level": LEVEL, "n_resamples": resamples, "method": "percentile", "batch": 100, "rng": 0}
@@ -55,3 +62,11 @@ def reach(groups: int) -> float:
     1.96 from 40 groups on; an error from fewer is itself uncertain: Student's t, 2.26 for 10 groups.
     """
     return NORMAL if groups >= GROUPS else float(stats.t.ppf((1 + LEVEL) / 2, groups - 1))
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
+    """Return values (N,) in float64; `InputError` for none and for those that are not finite."""
+    values = np.asarray(values, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise InputError(f"values: {len(values)}, of which {np.isfinite(values).sum()} are finite; give finite ones")
+    return values

@@ -4,13 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from t2ilib.errors import InputError
 from t2ilib.metrics.intake import Intake, as_saved, check_pair
-from t2ilib.metrics.intervals import interval
+from t2ilib.metrics.intervals import bootstrapped
 from t2ilib.metrics.measured import Measured
 from t2ilib.metrics.rows import Rows
 
@@ -50,7 +49,7 @@ class MeanScore(ABC):
         if len(values) < 2:
             reason = "one picture says nothing about others"
             return Measured(value, None, len(values), self.details | {"no_interval": reason})
-        low, high = (value, value) if np.ptp(values) == 0 else interval(values)  # equal ones are no share of hits
+        low, high = bootstrapped(values)
         return Measured(value, (low, high), len(values), self.details | {"interval": "bootstrap"})
 
     def state(self) -> dict[str, Tensor]:

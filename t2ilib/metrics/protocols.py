@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import Extractor
+from t2ilib.metrics.extractors import VIEWS, Extractor
 from t2ilib.metrics.fid import Fid
 from t2ilib.metrics.inception_score import InceptionScore
 from t2ilib.metrics.kid import Kid
@@ -61,6 +61,7 @@ class Protocol:
     truncation: float | None = None  # of the noise, as in System.noise; None: plain normal noise
     augmentation: Augmentation | None = None  # of the reference
     judge: str = "clip"  # the CLIP of CLIP score and R-precision, as t2ilib.encoders.load_encoder takes it
+    view: str = "correct"  # how this CLIP is shown pictures, of VIEWS; "released": as GALIP's code shows them
     seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +71,8 @@ class Protocol:
             raise InputError(f"protocol.metrics: {', '.join(unknown)}; there are {', '.join(METRICS)}")
         if self.extractor not in EXTRACTORS:
             raise InputError(f"protocol.extractor = {self.extractor}: must be one of {', '.join(EXTRACTORS)}")
+        if self.view not in VIEWS:
+            raise InputError(f"protocol.view = {self.view}: must be one of {', '.join(VIEWS)}")
         if bool(self.n) == bool(self.passes):
             raise InputError(f"protocol: n = {self.n}, passes = {self.passes}; give one of them, the other 0")
         if self.truncation is not None and not TRUNCATION.holds(self.truncation):
@@ -154,11 +157,23 @@ PROTOCOLS: dict[str, Protocol] = {
     "galip_birds": Protocol(
         "GALIP's on CUB: twelve passes through the test captions, plain noise, against test pictures flipped and "
         "shifted to 30,000. They have the 224 pixels that it paints, where its own statistics are of 256; with LPIPS "
-        "and SSIM against the picture of the same caption, and TOPIQ by itself, as its replication on one GPU has.",
+        "and SSIM against the picture of the same caption, and TOPIQ by itself, as its replication on one GPU has. The "
+        "CLIP sees pictures as the released evaluation shows them, squeezed into [0.5, 1].",
         *("data/birds", 224, "inception-legacy", (*INCEPTION, "lpips", "ssim", "topiq")),
         packed=256,
         passes=12,
         augmentation=Augmentation(),
+        view="released",
+    ),
+    "galip_coco": Protocol(
+        "GALIP's on COCO 2014: 30,000 validation captions, plain noise, against the validation pictures of 256 pixels, "
+        "where it paints 224; with LPIPS, SSIM and TOPIQ, as its replication on one GPU has. The CLIP sees pictures as "
+        "the released evaluation shows them, squeezed into [0.5, 1]. How its authors cut the pictures they do not say; "
+        "the centre of 304 pixels is our choice.",
+        *("data/coco", 256, "inception-legacy", (*INCEPTION, "lpips", "ssim", "topiq")),
+        packed=304,
+        n=30_000,
+        view="released",
     ),
 }
 

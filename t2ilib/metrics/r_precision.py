@@ -27,7 +27,7 @@ def r_precision(
     `image_features`, `text_features` (N, D): row i of both belongs together. The other captions are drawn by `seed`
     from the rows of another group; `groups` (N,) is for instance the caption texts, so that an identical caption is
     never a rival. A tie with a rival counts as a miss. Returns mean, standard_error (over ten folds of the pictures,
-    the literature's), interval (95 %, by the bootstrap over pictures), candidates, chance. Raises `InputError` when
+    the literature's), interval (95 %, Wilson's), candidates, chance. Raises `InputError` when
     features are not finite, there are none, or a row has fewer than `candidates` - 1 rivals.
     """
     if candidates < 2:
@@ -54,6 +54,21 @@ def clip_scores(image_features: np.ndarray, text_features: np.ndarray) -> np.nda
     images, texts = _pairs(image_features, text_features)
     cosine = (images * texts).sum(axis=1)
     return 100 * cosine.clip(min=0)
+
+
+def clip_chance(image_features: np.ndarray, text_features: np.ndarray, groups: Sequence) -> float | None:
+    """The mean of `clip_scores` when each picture stands beside another's caption: what a painter who reads none gets.
+
+    Row i's picture stands beside the caption of the first row behind it, from the last on to the first, that is of
+    another group; `groups` (N,) are the caption texts. Nothing is drawn. None where all are of one group.
+    """
+    _, groups = np.unique(np.asarray(groups), return_inverse=True)
+    if (groups == groups[0]).all():
+        return None
+    others = (np.arange(len(groups)) + 1) % len(groups)
+    while (same := groups[others] == groups).any():
+        others[same] = (others[same] + 1) % len(groups)
+    return float(clip_scores(image_features, text_features[others]).mean())
 
 
 def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What is kept of reference sets: moments for Frechet distances, feature vectors for KID, precision and recall.
+"""What is kept of reference sets: moments for Frechet distances, feature vectors for all that needs more.
 
 Looking at 30,000 real pictures takes as long as looking at the generated ones, so it is kept in a file named after all
 that it depends on: the pictures' bytes, the extractor, its resize, the augmentation, and how many vectors are kept.
@@ -7,7 +7,7 @@ that it depends on: the pictures' bytes, the extractor, its resize, the augmenta
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError, warn
 from t2ilib.files import DATA
+from t2ilib.metrics.drawing import ALONE, Team
 from t2ilib.metrics.extractors import Extractor, look, protocol
 from t2ilib.metrics.intake import Intake
 from t2ilib.metrics.moments import Moments, Reference
@@ -121,14 +123,40 @@ def reference_of(
     details = {**protocol(extractor), **about, "kept": kept, "version": VERSION}
     if folder is None:
         return _computed(batches, extractor, details, kept)
-    key = json.dumps(details, sort_keys=True)
-    name = re.sub(r"[^\w.-]+", "-", extractor.name)
-    path = Path(folder) / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    found = _read(path, key, details, extractor.size)
-    if found is None:
-        found = _computed(batches, extractor, details, kept)
-        _write(path, found, key)
-    return found
+    path, key = _place(folder, details)
+    found = _read(path, key, NAMES)
+    if found is not None and found["mean"].shape == (extractor.size,):
+        moments = found["mean"].numpy(), found["covariance"].numpy()
+        return Reference(*moments, int(found["count"]), found["features"], details)
+    reference = _computed(batches, extractor, details, kept)
+    tensors = {"mean": torch.from_numpy(reference.mean), "covariance": torch.from_numpy(reference.covariance)}
+    counted = {"count": torch.tensor(reference.count), "features": reference.features.contiguous()}
+    _write(path, tensors | counted, key)
+    return reference
+
+
+def features_of(
+    images: np.ndarray,
+    look: Callable[[], np.ndarray],
+    about: Mapping[str, Any],
+    folder: str | Path | None = FOLDER,
+    team: Team = ALONE,
+) -> np.ndarray:
+    """Return the features (N, F) float32 of pictures (N, H, W, 3) uint8: `look()`, or the file in `folder` of it.
+
+    `about` (plain JSON values) must say who looks, as "extractor", and how: it is the file's key, with the pictures'
+    bytes. Of a team all look, or none; the first writes the file. A damaged file is computed anew.
+    """
+    if folder is None:
+        return look()
+    path, key = _place(folder, {**about, "pictures": checksum(images), "kept": "features", "version": VERSION})
+    found = _read(path, key, {"features"})
+    if all(team.gathered([found is not None])):
+        return found["features"].numpy()
+    features = look()
+    if team.rank == 0:
+        _write(path, {"features": torch.from_numpy(features)}, key)
+    return features
 
 
 def checksum(images: np.ndarray) -> str:
@@ -150,21 +178,22 @@ def _computed(batches: Iterable[np.ndarray], extractor: Extractor, details: dict
     return Reference(whole.mean, whole.covariance(), whole.count, rows.ordered(), details)
 
 
-def _write(path: Path, reference: Reference, key: str) -> None:
+def _place(folder: str | Path, details: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the path of the file that is named after all these details, and the key that it has to hold."""
+    key = json.dumps(details, sort_keys=True)
+    name = re.sub(r"[^\w.-]+", "-", details["extractor"])
+    return Path(folder) / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors", key
+
+
+def _write(path: Path, tensors: dict[str, Tensor], key: str) -> None:
     """Write the file; where that fails, the work is not lost with it."""
-    tensors = {
-        "mean": torch.from_numpy(reference.mean),
-        "covariance": torch.from_numpy(reference.covariance),
-        "count": torch.tensor(reference.count),
-        "features": reference.features.contiguous(),
-    }
     try:
         save_tensors(path, tensors, {KNOWN: key, "sha256": digest(tensors, key)})
     except InputError as error:
         warn(error)
 
 
-def _read(path: Path, key: str, details: dict, size: int) -> Reference | None:
+def _read(path: Path, key: str, names: set[str]) -> dict[str, Tensor] | None:
     """Return what the file holds; None, with a warning where it is damaged or another's."""
     if not path.is_file():
         return None
@@ -174,9 +203,7 @@ def _read(path: Path, key: str, details: dict, size: int) -> Reference | None:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError):
         metadata, tensors = {}, {}
-    sound = tensors.keys() == NAMES and metadata.get(KNOWN) == key and metadata.get("sha256") == digest(tensors, key)
-    if not sound or tensors["mean"].shape != (size,):
-        warn(f"{path}: damaged; the reference is computed anew")
-        return None
-    moments = tensors["mean"].numpy(), tensors["covariance"].numpy()
-    return Reference(*moments, int(tensors["count"]), tensors["features"], details)
+    if tensors.keys() == names and metadata.get(KNOWN) == key and metadata.get("sha256") == digest(tensors, key):
+        return tensors
+    warn(f"{path}: damaged; the reference is computed anew")
+    return None

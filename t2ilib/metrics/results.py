@@ -115,7 +115,10 @@ def table(path: str | Path) -> list[str]:
     found = read_result(path)
     metrics, protocol = found["metrics"], found["protocol"]
     rows = []
-    for name in (*(name for name in metrics if name not in ("intervals", "real", "one_colour")), "composition"):
+    for name in (
+        *(name for name in metrics if name not in ("intervals", "chance", "real", "one_colour")),
+        "composition",
+    ):
         value, bounds = entry(metrics, name)
         if value is None:
             continue

@@ -10,12 +10,12 @@ from t2ilib.data.toy import parse
 from t2ilib.encoders.encoder import PictureEncoder, TextEncoder
 from t2ilib.errors import InputError
 from t2ilib.metrics.attributes import accuracy_of
-from t2ilib.metrics.diversity import diversity
+from t2ilib.metrics.diversity import diversities
 from t2ilib.metrics.drawing import ALONE, EvaluationSettings, Team, parts_of, tidied
 from t2ilib.metrics.frechet import frechet_from_moments, moments
-from t2ilib.metrics.intervals import GROUPS, interval, jackknifed
+from t2ilib.metrics.intervals import GROUPS, bootstrapped, interval, jackknifed
 from t2ilib.metrics.judge import Judge
-from t2ilib.metrics.r_precision import clip_scores, r_precision
+from t2ilib.metrics.r_precision import clip_chance, clip_scores, r_precision
 
 SPREAD = 2000  # real pictures, at most, whose mean distance is the unit of the diversity
 
@@ -55,6 +55,14 @@ class Look:
         return torch.cat(self.embeddings if self.judge is None else self.features).numpy()
 
 
+def features_by(
+    readers: tuple[Judge | None, PictureEncoder | None], pictures: Iterable[Tensor], team: Team = ALONE
+) -> np.ndarray:
+    """Return the features (N, F) of pictures, by the judge; by the CLIP where there is none."""
+    judge, encoder = readers
+    return Look(judge, None if judge else encoder, pictures, team).vectors()
+
+
 class Ruler:
     """All that the pictures of one evaluation are measured against, whoever made them."""
 
@@ -62,36 +70,35 @@ class Ruler:
         self,
         readers: tuple[Judge | None, PictureEncoder | None],
         captions: list[str],
-        reference: Iterable[Tensor],
+        reference: np.ndarray,
         settings: EvaluationSettings,
         team: Team = ALONE,
     ):
-        """Read the captions and look at the `reference`, all real pictures."""
+        """Read the captions; `reference` holds the features (N, F) of all real pictures, as `features_by` returns."""
         self.judge, self.encoder = readers
         self.team = team
         self.captions, self.settings = captions, settings
         self.mentioned = [parse(caption) for caption in captions]
         self.texts = _sentences(self.encoder, captions, settings)
-        features = self.features(reference)
-        self.moments = moments(features) if len(features) > features.shape[1] else None
-        self.spread = features[np.random.default_rng(settings.seed).permutation(len(features))[:SPREAD]]
+        self.moments = _moments(reference)
+        self.spread = reference[np.random.default_rng(settings.seed).permutation(len(reference))[:SPREAD]]
 
     def measure(
         self,
         pictures: Iterable[Tensor],
         several: Iterable[Tensor] | None = None,
         crowd: np.ndarray | None = None,
-        *,
-        distance: bool = True,
+        against: np.ndarray | None = None,
     ) -> dict:
         """Return the numbers of one painter, each None where there is nobody to see it.
 
         `pictures`: one per caption; `several`: `per_caption` of each of the first captions, for the diversity;
-        `crowd`: features (N, F) whose distribution is compared with the reference, by default those of `pictures`;
-        without `distance` none is.
+        `crowd`: features (N, F) whose distribution is compared with the reference, by default those of `pictures`, or
+        with that of features `against` (M, F).
         """
         look = Look(self.judge, self.encoder, pictures, self.team)
-        found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None, "intervals": {}}
+        found: dict = {"attribute_accuracy": None, "r_precision": None, "clip_score": None}
+        found |= {"intervals": {}, "chance": {}}
         if self.judge is not None:
             values = torch.cat(look.attributes)
             found["attribute_accuracy"] = accuracy_of(values, self.mentioned, self.judge.config.attributes)
@@ -99,34 +106,45 @@ class Ruler:
             images = torch.cat(look.embeddings).double().numpy()
             scores = clip_scores(images, self.texts)
             found["clip_score"], found["intervals"]["clip_score"] = float(scores.mean()), interval(scores)
+            if (guessed := clip_chance(images, self.texts, self.captions)) is not None:
+                found["chance"]["clip_score"] = guessed
             if len(set(self.captions)) >= self.settings.candidates:
                 rivals = self.settings.candidates, self.settings.seed
                 found["r_precision"] = r_precision(images, self.texts, *rivals, groups=self.captions)
-        if distance:
-            name = "clip_fd" if self.judge is None else "toy_fd"
-            found[name], found["intervals"][name] = self._distance(look.vectors() if crowd is None else crowd)
+        name = "clip_fd" if self.judge is None else "toy_fd"
+        compared = self.moments if against is None else _moments(against)
+        found[name], found["intervals"][name] = _distance(look.vectors() if crowd is None else crowd, compared)
         if several is not None:
             features = self.features(several)
             features = features.reshape(-1, self.settings.per_caption, features.shape[1])
-            found["diversity"] = diversity(features, self.spread)
+            varied = diversities(features, self.spread)
+            found["diversity"], found["intervals"]["diversity"] = float(varied.mean()), bootstrapped(varied)
         return found
 
     def features(self, pictures: Iterable[Tensor]) -> np.ndarray:
         """Return the features (N, F) of pictures, by the judge; by the CLIP where there is none."""
-        return Look(self.judge, None if self.judge else self.encoder, pictures, self.team).vectors()
+        return features_by((self.judge, self.encoder), pictures, self.team)
 
-    def _distance(self, features: np.ndarray) -> tuple[float | None, list[float] | None]:
-        """Return the Frechet distance of features (N, F) to the reference, and its interval; None for too few."""
-        count, size = features.shape
-        if self.moments is None or count <= size:
-            return None, None
 
-        def distance(rows: np.ndarray) -> float:
-            return frechet_from_moments(*moments(features[rows]), *self.moments)
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return mean and covariance of features (N, F); None for too few."""
+    return moments(features) if len(features) > features.shape[1] else None
 
-        value = distance(np.arange(count))
-        enough = count - -(-count // GROUPS) > size  # also without one of the jackknife's groups
-        return value, jackknifed(value, distance, count) if enough else None
+
+def _distance(
+    features: np.ndarray, reference: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[float | None, list[float] | None]:
+    """Return the Frechet distance of features (N, F) to mean and covariance, and its interval; None for too few."""
+    count, size = features.shape
+    if reference is None or count <= size:
+        return None, None
+
+    def distance(rows: np.ndarray) -> float:
+        return frechet_from_moments(*moments(features[rows]), *reference)
+
+    value = distance(np.arange(count))
+    enough = count - -(-count // GROUPS) > size  # also without one of the jackknife's groups
+    return value, jackknifed(value, distance, count) if enough else None
 
 
 def _sentences(encoder: TextEncoder | None, captions: list[str], settings: EvaluationSettings) -> np.ndarray | None:

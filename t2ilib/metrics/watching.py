@@ -51,8 +51,9 @@ class Watch:
         self.metrics = {name: metric for name, metric in kept.items() if distances or not _refers(metric)}
         for batch, rows in zip(pictures, places, strict=True):
             new = rows < most
+            seen = batch[torch.from_numpy(new)]  # one tensor: extractors that are shared look once
             for metric in self.metrics.values() if new.any() else ():
-                metric.update(batch[torch.from_numpy(new)], positions=rows[new])
+                metric.update(seen, positions=rows[new])
             yield batch
 
     def numbers(self) -> dict[str, dict]:

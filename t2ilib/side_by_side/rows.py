@@ -20,7 +20,7 @@ from t2ilib.side_by_side.systems import Seeds, settings_of, source_name, weights
 from t2ilib.training.run import ENVIRONMENT
 
 FIRST = "attribute_accuracy", "composition", "toy_fd", "clip_fd", "r_precision", "clip_score", "diversity"
-OTHER = (*BESIDE, "intervals")  # entries of metrics that are no metric
+OTHER = (*BESIDE, "intervals", "chance")  # entries of metrics that are no metric
 MEMORY, TRAINING = f"MiB to paint {CPU_BATCH}", "MiB to train"  # costs
 UNKNOWN = "an unknown machine"
 

@@ -15,8 +15,11 @@ def test_each_caption_counts_once_and_only_by_what_it_mentions(attributes):
     result = accuracy_of(PREDICTED, [{"top": "dark"}, {"top": "dark", "bottom": "grey"}], attributes)
     assert result["mentioned"] == pytest.approx((1 + 1 / 2) / 2)  # of three mentions two are right
     assert result["count"] == 3 and result["composition"] is None  # no caption names body and wing
+    wilson = {name: result["attributes"][name].pop("interval") for name in result["attributes"]}
     assert result["attributes"]["top"] == {"accuracy": 0.5, "count": 2, "chance": 0.5}
     assert result["attributes"]["bottom"] == {"accuracy": 1, "count": 1, "chance": 1 / 3}
+    assert wilson["top"] == pytest.approx([0.0945, 0.9055], abs=1e-4)  # one of two hits: 1/2 +- z / (2 sqrt(2 + z^2))
+    assert wilson["bottom"] == pytest.approx([1 / (1 + 1.96**2), 1], abs=1e-4)  # the only one is a hit
     assert result["chance"] == pytest.approx((1 / 2 + (1 / 2 + 1 / 3) / 2) / 2)
     low, high = result["interval"]
     assert low == 0.5 and high == 1  # of two captions

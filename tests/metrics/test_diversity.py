@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.diversity import diversity, mean_pairwise_distance
+from t2ilib.metrics.diversity import diversities, diversity, mean_pairwise_distance
 
 
 def test_mean_pairwise_distance_of_a_triangle():
@@ -12,6 +12,12 @@ def test_mean_pairwise_distance_of_a_triangle():
 def test_captions_are_averaged_and_never_compared_with_each_other():
     close = np.array([[[0.0, 0], [0, 1]], [[100, 0], [100, 3]]])
     assert diversity(close) == pytest.approx(2)
+
+
+def test_each_caption_has_its_own_and_they_have_one_unit():
+    two = np.array([[[0.0, 0], [0, 1]], [[100, 0], [100, 3]]])
+    assert diversities(two).tolist() == [1, 3]
+    assert diversities(two, np.array([[0.0, 0], [0, 4]])).tolist() == [0.25, 0.75]
 
 
 def test_a_generator_that_ignores_noise_has_none():

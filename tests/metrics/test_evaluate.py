@@ -17,11 +17,11 @@ from t2ilib.metrics import evaluate as module
 from t2ilib.metrics import ruler
 from t2ilib.metrics.attributes import attribute_accuracy
 from t2ilib.metrics.baselines import birds_like, faithful_birds, one_coloured_birds, rendered
-from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, paint, real_precision
+from t2ilib.metrics.evaluate import EvaluationSettings, choose_captions, evaluate, halves, paint, real_precision
 from t2ilib.metrics.frechet import frechet_distance, frechet_from_moments, moments
 from t2ilib.metrics.intervals import interval, jackknifed
 from t2ilib.metrics.judge import Judge, JudgeConfig
-from t2ilib.metrics.r_precision import clip_scores, r_precision
+from t2ilib.metrics.r_precision import clip_score, clip_scores, r_precision
 from t2ilib.metrics.results import write_result
 from t2ilib.pictures import to_float
 from t2ilib.task import normal_noise
@@ -157,9 +157,30 @@ def test_every_number_word_for_word(phrased, size):
         for name, value in ranked.items():
             assert numbers["r_precision"][name] == pytest.approx(value)
         assert 0 < numbers["r_precision"]["mean"] < 1
+        others = [next(o for o in (*range(k, 40), *range(k)) if captions[o] != captions[k]) for k in range(40)]
+        assert numbers["chance"] == {"clip_score": pytest.approx(clip_score(images, texts[others]), rel=1e-5)}
+        assert numbers["chance"]["clip_score"] < numbers["clip_score"]
     assert found["clip_fd"] == pytest.approx(frechet_distance(painted[:40], every), rel=1e-4)
     varied = np.mean([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)])
     assert found["diversity"] == pytest.approx(varied / mean_distance(every), rel=1e-4)
+    apart = np.array([mean_distance(group) for group in painted[40:].reshape(4, 3, 3)]) / mean_distance(every)
+    assert found["intervals"]["diversity"] == pytest.approx(interval(apart), rel=1e-3)  # over captions, not pictures
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_real_photographs_are_measured_by_disjoint_halves(phrased, seed):
+    result = evaluate(faithful(), phrased, ColourEncoder(), settings=replace(SETTINGS, seed=seed))
+    one, other = halves(47, seed)
+    assert (len(one), len(other)) == (23, 24) and sorted([*one, *other]) == list(range(47))
+    one, other = halves(48, seed)
+    seen = ColourEncoder().encode_images(to_float(phrased.images)).double().numpy()
+    real = result["metrics"]["real"]
+    assert real["clip_fd"] == pytest.approx(frechet_distance(seen[one], seen[other]), rel=1e-4)
+    around = jackknifed(
+        real["clip_fd"], lambda part: frechet_from_moments(*moments(seen[one][part]), *moments(seen[other])), 24
+    )
+    assert real["intervals"]["clip_fd"] == pytest.approx(around, rel=1e-2)
+    assert result["protocol"]["real_halves"] == [24, 24] and "diversity" not in real
 
 
 def test_the_reference_is_the_whole_split(phrased):
@@ -286,6 +307,49 @@ def test_beside_a_judge_the_clip_sees_only_what_it_scores():
     evaluate(deaf(), birds, encoder, judge, settings)
     assert sum(seen) == 60 + 60 + 60  # painted, real and one-coloured; not the reference, not the varied ones
     assert sum(read) == 60 + 4 + 60  # to paint, to paint varied ones, to score: once for all painters
+
+
+class Counting(ColourEncoder):
+    """Counts the pictures that it is shown."""
+
+    def __init__(self, fingerprint="1" * 64):
+        self.fingerprint, self.looked = fingerprint, 0
+
+    def encode_images(self, images):
+        self.looked += len(images)
+        return super().encode_images(images)
+
+
+def test_the_reference_is_looked_at_once_and_the_numbers_stay(dataset, tmp_path):
+    """Painted, varied and the captions' real pictures are seen each time; the 48 of the whole split are not."""
+    found, looked = [], []
+    for folder in (None, tmp_path, tmp_path):
+        encoder = Counting()
+        found.append(evaluate(faithful(), dataset, encoder, settings=SETTINGS, folder=folder)["metrics"])
+        looked.append(encoder.looked)
+    assert found[0] == found[1] == found[2]
+    assert looked == [40 + 12 + 40 + 48, 40 + 12 + 40 + 48, 40 + 12 + 40] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_pictures_and_other_eyes_look_again(dataset, tmp_path):
+    changed = replace(dataset, images=dataset.images.copy())
+    changed.images[7, 3, 2, 1] ^= 1
+    judge = Judge(JudgeConfig(ATTRIBUTES, **SMALL)).eval()
+    evaluate(faithful(), dataset, Counting(), settings=SETTINGS, folder=tmp_path)
+    for number, (data, eye, settings) in enumerate(
+        [
+            (changed, Counting(), SETTINGS),
+            (dataset, Counting("2" * 64), SETTINGS),
+            (dataset, Counting(), replace(SETTINGS, batch_size=7)),
+        ]
+    ):
+        evaluate(faithful(), data, eye, settings=settings, folder=tmp_path)
+        assert eye.looked == 40 + 12 + 40 + 48 and len(list(tmp_path.iterdir())) == number + 2
+    birds = toy_birds(train=1, validation=1, test=48, size=32).split("test")
+    reader = Reader()
+    reader.encode = lambda captions: Text(torch.zeros(len(captions), 3))
+    first, again = (evaluate(deaf(), birds, reader, judge, SETTINGS, folder=tmp_path)["metrics"] for _ in range(2))
+    assert first == again and any(path.name.startswith("toy-judge-") for path in tmp_path.iterdir())
 
 
 def test_too_few_pictures_give_no_distance(dataset):

@@ -5,7 +5,7 @@ import pytest
 
 from t2ilib.errors import InputError
 from t2ilib.metrics.frechet import frechet_from_moments, moments
-from t2ilib.metrics.intervals import interval, jackknifed
+from t2ilib.metrics.intervals import bootstrapped, interval, jackknifed
 
 
 @pytest.mark.parametrize("share", [0.016, 0.3, 0.984])
@@ -34,6 +34,15 @@ def test_it_is_as_wide_as_the_standard_error_says_and_the_same_again():
     low, high = interval(values)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(400), rel=0.05)
     assert interval(values) == [low, high] and low < values.mean() < high
+
+
+def test_distances_of_nothing_and_of_one_are_no_hits():
+    assert bootstrapped(np.zeros(20)) == [0, 0] and bootstrapped(np.ones(3)) == [1, 1]
+    values = np.random.default_rng(2).gamma(4.0, 0.25, 60)
+    expected = np.quantile(np.random.default_rng(7).choice(values, (4000, 60)).mean(axis=1), [0.025, 0.975])
+    assert bootstrapped(values) == pytest.approx(expected.tolist(), abs=0.02) == interval(values)
+    with pytest.raises(InputError, match="give finite ones"):
+        bootstrapped(np.array([np.nan]))
 
 
 @pytest.mark.parametrize("values", [[0.25], [0.5, 0.5, 0.5]])

@@ -29,6 +29,9 @@ def test_the_numbers_are_those_of_the_literature():
     assert find_protocol("cub_dfgan_30k").augmentation == Augmentation(count=30_000)
     assert find_protocol("cub_dfgan_30k").truncation == 0.88 and find_protocol("cub_plain").truncation is None
     assert find_protocol("coco_30k").count(40_504) == 30_000 and find_protocol("faces_6k").count(6000) == 6000
+    galip = find_protocol("galip_coco")
+    assert (galip.count(40_504), galip.side, galip.truncation, galip.augmentation) == (30_000, 256, None, None)
+    assert {name for name, one in PROTOCOLS.items() if one.view == "released"} == {"galip_birds", "galip_coco"}
     assert {find_protocol(name).extractor for name in ("cub_plain", "cub_clean")} == set(EXTRACTORS[2:])
 
 
@@ -48,6 +51,7 @@ def test_a_frechet_distance_has_more_pictures_than_features():
         ({"n": 10, "passes": 1}, "n = 10, passes = 1; give one of them"),
         ({"n": 0}, "n = 0, passes = 0; give one of them"),
         ({"truncation": -1.0}, "protocol.truncation = -1.0"),
+        ({"view": "squeezed"}, "protocol.view = squeezed: must be one of correct, released"),
         ({"side": 0}, "protocol.side = 0"),
     ],
 )

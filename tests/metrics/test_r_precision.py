@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from t2ilib.errors import InputError
-from t2ilib.metrics.r_precision import clip_score, r_precision
+from t2ilib.metrics.r_precision import clip_chance, clip_score, r_precision
 
 
 @pytest.fixture
@@ -61,3 +61,20 @@ def test_too_few_captions_and_bad_values_are_named(features):
 def test_clip_score_is_a_hundred_times_the_clipped_cosine():
     images, texts = np.array([[2.0, 0], [1, 1], [-1, 0]]), np.array([[3.0, 0], [1, 0], [1, 0]])
     assert clip_score(images, texts) == pytest.approx(100 * (1 + np.sqrt(0.5) + 0) / 3)
+
+
+def test_the_chance_of_a_clip_score_is_that_beside_the_next_other_caption():
+    images, texts = np.eye(3), np.array([[1.0, 0, 0], [3, 4, 0], [0.6, 0, 0.8]])
+    assert clip_chance(images, texts, ["a", "b", "c"]) == pytest.approx(100 * (0.6 + 0 + 0) / 3)
+    assert clip_chance(images, texts[[0, 0, 2]], ["a", "a", "c"]) == pytest.approx(100 * (0.6 + 0 + 0) / 3)
+    assert clip_chance(images[[0, 1, 0]], texts, ["a", "b", "c"]) == pytest.approx(100 * (0.6 + 0 + 1) / 3)
+    assert clip_chance(images, texts, ["a"] * 3) is None
+
+
+def test_the_chance_of_a_perfect_painter_is_what_captions_have_in_common(features):
+    shifted = features + 1  # all captions point the same way a little
+    unit = shifted / np.linalg.norm(shifted, axis=1, keepdims=True)
+    every = 100 * (unit @ unit.T).clip(min=0)
+    expected = (every.sum() - np.trace(every)) / (300 * 299)
+    assert clip_chance(shifted, shifted, range(300)) == pytest.approx(expected, rel=0.1)
+    assert clip_score(shifted, shifted) == pytest.approx(100) and expected < 60

@@ -10,9 +10,10 @@ from small import SIZE, Custom, extractor, features, fill, network, pictures
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.data.toy import toy_birds
 from t2ilib.errors import InputError
+from t2ilib.metrics.drawing import Team
 from t2ilib.metrics.fid import Fid
 from t2ilib.metrics.kid import Kid
-from t2ilib.metrics.references import Augmentation, augmented, checksum, dataset_reference, reference_of
+from t2ilib.metrics.references import Augmentation, augmented, checksum, dataset_reference, features_of, reference_of
 from t2ilib.pictures import to_float, to_uint8
 
 
@@ -126,6 +127,33 @@ def test_batches_change_nothing_and_few_features_stay(birds):
     found = [reference_of(batches(size), extractor(), {}, None, kept=10) for size in (1, 7, 30)]
     assert all(torch.equal(one.features, found[0].features) and len(one.features) == 10 for one in found)
     assert all(np.allclose(one.mean, found[0].mean, rtol=1e-12) for one in found)
+
+
+@pytest.mark.parametrize("harm", [None, cut, changed, foreign])
+def test_features_are_kept_whole_to_the_last_bit(birds, tmp_path, caplog, harm):
+    rows, looks = features(to_float(birds.images)).numpy(), []
+    for _ in range(3):
+        kept = features_of(birds.images, lambda: looks.append(1) or rows, {"extractor": "small"}, tmp_path)
+        assert kept.dtype == np.float32 and np.array_equal(kept, rows)
+        if harm and len(looks) == 1:
+            harm(next(tmp_path.iterdir()))
+    assert len(looks) == (1 if harm is None else 2) and ("damaged" in caplog.text) == (harm is not None)
+
+
+def test_of_a_team_all_look_where_one_has_no_file(birds, tmp_path, monkeypatch):
+    """Or those who look would wait for those who do not."""
+    rows, looks, files = features(to_float(birds.images)).numpy(), [], []
+    for others_have in (False, True, False):
+
+        def gather(lists, own, others_have=others_have):
+            lists[:] = [own, [others_have]]
+
+        monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+        for rank in (1, 0):  # the second process writes nothing
+            told = birds.images, lambda: looks.append(1) or rows, {"extractor": "small"}, tmp_path
+            assert np.array_equal(features_of(*told, Team(rank, 2)), rows)
+            files.append(len(list(tmp_path.iterdir())))
+    assert len(looks) == 2 + 0 + 2 and files == [0, 1, 1, 1, 1, 1]
 
 
 def test_the_checksum_is_of_bytes_and_shape(birds):
