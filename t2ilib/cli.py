@@ -177,12 +177,22 @@ def course(
 @app.command()
 def figures(
     names: Annotated[list[str] | None, typer.Argument(help="Figures to rebuild; default all.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A finished run of yours to draw, in their place.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --run: folder to draw into; default RUN/figures.")] = None,
 ) -> None:
-    """Rebuild the figures and tables of README and chapters from shipped weights and the files of runs."""
-    from t2ilib.figures import rebuild
+    """Rebuild the figures and tables of README and chapters from shipped weights and the files of runs.
 
-    for name in rebuild(names or []):
-        echo(f"figures/{name}")
+    With --run: draw losses, scores of D, a sheet, ways between captions and noises of one run of yours.
+    """
+    from t2ilib.figures import of_run, rebuild
+
+    if run is None and out is not None:
+        raise InputError(f"--out {out}: the repository's figures lie in figures/; name a run of yours (--run)")
+    if run is not None and names:
+        raise InputError(f"--run {run}: draws all figures of a run; leave {', '.join(names)} out")
+    done = (f"figures/{name}" for name in rebuild(names or [])) if run is None else of_run.draw(run, out)
+    for one in done:
+        echo(one)
 
 
 def main() -> None:

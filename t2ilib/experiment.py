@@ -3,6 +3,7 @@
 The command line, `notebooks/train.ipynb` and the chapters all start runs here.
 """
 
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from t2ilib.features import Text
 from t2ilib.files import write_json, write_text
 from t2ilib.measurement import measure
 from t2ilib.plots import contact_sheet
-from t2ilib.provenance import commit, hardware
+from t2ilib.provenance import commit, hardware, versions
 from t2ilib.sampling import check_start, load_start
 from t2ilib.task import System, Task
 from t2ilib.training import Recipe, train
@@ -184,6 +185,8 @@ def _environment(start: dict | None) -> dict:
         "hardware": hardware(),
         "processes": this_process().num_processes,
         "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
         "torch": torch.__version__,
+        "versions": versions(),
         "commit": commit(),
     }

@@ -6,16 +6,22 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from t2ilib.files import ROOT
 
+SEEING = "pillow", "torchvision", "open_clip_torch", "torch-fidelity", "lpips", "pyiqa"  # read, resize, look
+DECIDING = "numpy", "scipy", "torchmetrics", *SEEING  # packages that decide numbers, beside torch
 
-def environment(command: str | None = None) -> dict[str, str | None]:
+
+def environment(command: str | None = None) -> dict[str, Any]:
     """Return command (by default this process's own), commit, hardware, versions and date, for result files."""
     return {
         "command": command or sanitised_command(sys.argv),
@@ -23,8 +29,27 @@ def environment(command: str | None = None) -> dict[str, str | None]:
         "hardware": hardware(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the installed packages that decide numbers, by name; nothing is imported."""
+    found = {}
+    for name in DECIDING:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def told_versions(told: Mapping[str, Any]) -> str:
+    """Return python, torch and the packages of an `environment`, as results and runs keep it, in one line.
+
+    Older files name fewer packages, or none.
+    """
+    own = {name: told[name] for name in ("python", "torch") if told.get(name)}
+    return ", ".join(f"{name} {version}" for name, version in {**own, **(told.get("versions") or {})}.items())
 
 
 def sanitised_command(arguments: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from t2ilib.data.toy import ATTRIBUTES
 from t2ilib.devices import CPU_BATCH
 from t2ilib.errors import InputError
 from t2ilib.features import Needs
+from t2ilib.provenance import told_versions, versions
 from t2ilib.training import Run, load_recipe
 from t2ilib.training.launch import command, launch
 from t2ilib.training.sinks import follow
@@ -66,7 +67,8 @@ def test_run_folder_holds_all_that_is_promised(finished):
     assert [record["step"] for record in records] == [2, 4]
     assert (folder / "samples" / "step_00000004.png").is_file()
     assert len((folder / "samples" / "captions.txt").read_text().splitlines()) == 8
-    assert "hardware" in json.loads((folder / "environment.json").read_text())
+    noted = json.loads((folder / "environment.json").read_text())
+    assert "hardware" in noted and noted["versions"] == versions() and told_versions(noted).startswith("python 3.")
     result = json.loads(next((folder / "results").glob("*.json")).read_text())
     assert result["protocol"]["n"] == 24 and result["protocol"]["step"] == 4
     assert 0 <= records[-1]["metric/attribute_accuracy"] <= 1
@@ -498,6 +500,9 @@ def test_command_line_from_training_to_results(tmp_path):
     shown = yaml.safe_load(out.output.partition("wrote ")[0])
     written = json.loads(next((tmp_path / "r").glob("*.json")).read_text())
     assert shown["attribute_accuracy"] == written["metrics"]["attribute_accuracy"]
+    told = written["protocol"]
+    assert f"clip_score: {written['metrics']['clip_score']}  # 100 x cosine by toy-clip-resnet" in out.output
+    assert f"# commit {told['commit']}, {told_versions(told)}, {told['seconds']} s\n" in out.output
     weights = str(tmp_path / "w.safetensors")
     assert runner.invoke(app, ["export", folder, "--to", weights], catch_exceptions=False).exit_code == 0
     assert runner.invoke(app, ["sample", weights, "a red bird.", "--out", png], catch_exceptions=False).exit_code == 0

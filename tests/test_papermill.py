@@ -12,6 +12,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
+from t2ilib.metrics.results import table
+from t2ilib.provenance import told_versions
 from t2ilib.training import Run, load_recipe
 from t2ilib.training import launch as launching
 
@@ -56,13 +58,13 @@ def place(tmp_path_factory):
 
 
 def execute(name: str, place: Path, drawn: set[str] = DRAWN, **parameters) -> str:
-    """Run a notebook, check which kinds of pictures it shows, and return what it printed."""
+    """Run a notebook, check which kinds of pictures it shows, and return what it printed, tables as Markdown."""
     copy = place / f"{name}.ipynb"
     papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, parameters, progress_bar=False)
     outputs = [output for cell in nbformat.read(copy, as_version=4).cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert {kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image")} == drawn
-    return "".join(output.get("text", "") for output in outputs)
+    return "".join(output.get("text", "") + output.get("data", {}).get("text/markdown", "") for output in outputs)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,10 @@ def test_evaluation_prints_and_keeps_the_numbers(trained, place):
     numbers = accuracy["mentioned"], *accuracy["interval"], plain["mentioned"], real["mentioned"], accuracy["chance"]
     assert shown == tuple(f"{value:.3f}" for value in numbers)
     assert real["mentioned"] > 0.9
-    assert result["protocol"]["n"] == 110
+    told = result["protocol"]
+    assert told["n"] == 110
+    assert "\n".join(table(path)) in text and told["clip_score"] in text
+    assert f"commit {told['commit']}, {told_versions(told)}, {told['seconds']} s\n" in text
     assert str(place) not in text
 
 
@@ -125,6 +130,7 @@ def test_an_encoder_is_evaluated(trained_clip, place):
     assert result["protocol"]["encoder"] == load_encoder(str(place / "runs" / "clip")).fingerprint
     assert re.search(r"full +(\S+) +(\S+)", text).groups() == (f"{result['metrics']['full']:.3f}", "0.010")
     assert result["protocol"]["pictures"] == 100
+    assert "\n".join(table(path)) in text and f", {result['protocol']['seconds']} s\n" in text
 
 
 def test_last_words_of_a_failed_child_surface(place):

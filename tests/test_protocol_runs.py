@@ -214,6 +214,7 @@ def test_the_command_prints_and_writes(photographs, tmp_path):
     (path,) = out.iterdir()
     found = read_result(path)
     assert found["protocol"]["seed"] == 5 and table(path)[2] in done.output and "versions" not in found
+    assert f"  # {found['protocol']['clip_score']}\n" in done.output and ", torchvision " in done.output
     assert {"commit", "torch", "hardware", "command", "seconds"} <= found["protocol"].keys()
 
 

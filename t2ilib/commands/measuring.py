@@ -45,7 +45,8 @@ def evaluate(
     from t2ilib.measurement import check_evaluation, evaluate_protocol, evaluate_sampler
     from t2ilib.metrics.drawing import Team
     from t2ilib.metrics.protocols import find_protocol
-    from t2ilib.metrics.results import check_folder, table, write_result
+    from t2ilib.metrics.results import check_folder, read_result, table, write_result
+    from t2ilib.provenance import told_versions
     from t2ilib.sampling import load_sampler
 
     check_evaluation(n, seed, truncation)
@@ -69,9 +70,11 @@ def evaluate(
         result = evaluate_protocol(sampler, protocol, data_source, seed=own, allow_missing=allow_missing, team=team)
     if team.rank:
         return
-    for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
-        echo(line)
     path = write_result(out, **result)
+    told = read_result(path)["protocol"]
+    for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
+        echo(f"{line}  # {told['clip_score']}" if line.startswith("clip_score:") and told["clip_score"] else line)
     for line in table(path) if protocol else []:
         echo(line)
+    echo(f"# commit {told['commit']}, {told_versions(told)}, {told['seconds']} s")
     echo(f"wrote {path}")

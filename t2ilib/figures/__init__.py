@@ -1,4 +1,4 @@
-"""Rebuild the figures that README and chapters show: `t2i figures [NAME ...]`.
+"""Rebuild the figures that README and chapters show: `t2i figures [NAME ...]`; `of_run` draws a run of one's own.
 
 Pictures are drawn anew from shipped weights; curves come from the files that full-length runs wrote, which lie in
 `figures/runs/`. The same command writes the tables (`t2ilib.tables`) and the ledger of all results. A chart is written

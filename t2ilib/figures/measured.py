@@ -80,7 +80,9 @@ def residual_pictures(weights: str, name: str) -> None:
     sampler, captions = load_sampler(weights, "cpu"), captions_of(6)
     text, noise = sampler.encoder.encode(captions), sampler.noise(6, torch.Generator().manual_seed(0))
     rows = [_painted(sampler, text, noise, share)[0] for share in SHARES]
-    told = seen(weights, captions * len(SHARES), 6, seed=[0] * 30, share=[s for s in SHARES for _ in captions])
+    told = seen(
+        weights_of(weights), captions * len(SHARES), 6, seed=[0] * 30, share=[s for s in SHARES for _ in captions]
+    )
     figure = plots.sheet(stack(torch.cat(rows)), 6, captions, rows=[f"{share:g}" for share in SHARES])
     save(name, figure, [weights_of(weights)], told)
 

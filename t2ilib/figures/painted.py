@@ -20,6 +20,7 @@ from t2ilib.sampling import Sampler, load_sampler
 
 PARTS = ("body", "wing", "belly", "perch", "background")  # of a bird, that captions of the figures mention
 STEPS = 8  # pictures on a way, its ends among them
+Drawn = tuple[plots.Sheet, list[dict]]  # a sheet, and the rows of its CSV
 
 
 def captions_of(count: int, seed: int = 3, parts: tuple[str, ...] = PARTS, held_out: bool = True) -> list[str]:
@@ -37,13 +38,18 @@ def toy_birds(name: str) -> None:
 
 def generated(weights: str, name: str) -> None:
     """Four pictures each of six held-out captions, drawn by shipped weights: a column per caption, a row per noise."""
-    captions, each = captions_of(6), 4
-    pictures = load_sampler(weights).sample(captions, seed=0, per_caption=each)
-    across = [pictures[each * column + row] for row in range(each) for column in range(6)]
-    labels = [*[""] * 18, *captions]
+    _save(name, sheet(load_sampler(weights), captions_of(6), weights_of(weights)), weights)
+
+
+def sheet(sampler: Sampler, captions: list[str], weights: Path, each: int = 4) -> Drawn:
+    """Return `each` pictures of every caption: a column per caption, a row per noise of seed 0."""
+    columns = len(captions)
+    pictures = sampler.sample(captions, seed=0, per_caption=each)
+    across = [pictures[each * column + row] for row in range(each) for column in range(columns)]
+    labels = [*[""] * ((each - 1) * columns), *captions]
     noises = [row for row in range(each) for _ in captions]
-    rows = seen(weights, captions * each, 6, seed=[0] * 24, noise=noises)
-    save(name, plots.grid(stack(across), labels, columns=6), [weights_of(weights)], rows)
+    rows = seen(weights, captions * each, columns, seed=[0] * len(across), noise=noises)
+    return plots.grid(stack(across), labels, columns=columns), rows
 
 
 def samples(run: str, name: str) -> None:
@@ -71,28 +77,36 @@ def drawn(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def text_ways(weights: str, name: str) -> None:
-    """From one caption to another, the noise held: a row per pair; sentence features along the straight line."""
-    sampler, pairs = load_sampler(weights), 4
-    captions = captions_of(2 * pairs, seed=4, parts=("body", "wing", "background"), held_out=False)
+    """From one caption to another, the noise held: a row per pair."""
+    captions = captions_of(8, seed=4, parts=("body", "wing", "background"), held_out=False)
+    _save(name, between_captions(load_sampler(weights), captions, weights_of(weights)), weights)
+
+
+def between_captions(sampler: Sampler, ends: list[str], weights: Path) -> Drawn:
+    """Return ways between two captions each, a row per pair: sentence features along the straight line, noise held."""
+    pairs = len(ends) // 2
     noise, pictures = _noise(sampler, pairs), []
     for row in range(pairs):
-        first, last = sampler.encoder.encode(captions[2 * row : 2 * row + 2]).sentence
+        first, last = sampler.encoder.encode(ends[2 * row : 2 * row + 2]).sentence
         between = torch.stack([torch.lerp(first, last, share) for share in torch.linspace(0, 1, STEPS)])
         pictures += list(sampler.generate(Text(between), noise[row].expand(STEPS, -1)))
-    ends = [captions[2 * row + end] for row in range(pairs) for end in (0, 1)]
-    _ways(weights, name, pictures, [f"{a} to {b}" for a, b in zip(ends[::2], ends[1::2], strict=True)], ends)
+    return _ways(weights, pictures, [f"{a} to {b}" for a, b in zip(ends[::2], ends[1::2], strict=True)], ends)
 
 
 def noise_ways(weights: str, name: str) -> None:
-    """From one noise to another, the caption held: a row per caption; noise along the arc between two draws."""
-    sampler, count = load_sampler(weights), 4
-    captions = captions_of(count, seed=6, parts=("body", "wing", "background"), held_out=False)
-    noise, pictures = _noise(sampler, 2 * count), []
+    """From one noise to another, the caption held: a row per caption."""
+    captions = captions_of(4, seed=6, parts=("body", "wing", "background"), held_out=False)
+    _save(name, between_noises(load_sampler(weights), captions, weights_of(weights)), weights)
+
+
+def between_noises(sampler: Sampler, captions: list[str], weights: Path) -> Drawn:
+    """Return ways between two draws of noise each, a row per caption: along the arc, the caption held."""
+    noise, pictures = _noise(sampler, 2 * len(captions)), []
     for row, caption in enumerate(captions):
         way = torch.stack([arc(noise[2 * row], noise[2 * row + 1], share) for share in torch.linspace(0, 1, STEPS)])
         sentence = sampler.encoder.encode([caption]).sentence
         pictures += list(sampler.generate(Text(sentence.expand(STEPS, -1)), way))
-    _ways(weights, name, pictures, captions, [text for caption in captions for text in (caption, "")])
+    return _ways(weights, pictures, captions, [text for caption in captions for text in (caption, "")])
 
 
 def one_caption(weights: str, name: str) -> None:
@@ -100,7 +114,7 @@ def one_caption(weights: str, name: str) -> None:
     caption = captions_of(1, seed=5, parts=("body", "wing", "belly"))[0]
     count, columns = 32, 8
     pictures = load_sampler(weights).sample([caption], seed=0, per_caption=count)
-    rows = seen(weights, [caption] * count, columns, seed=[0] * count, noise=list(range(count)))
+    rows = seen(weights_of(weights), [caption] * count, columns, seed=[0] * count, noise=list(range(count)))
     save(name, plots.grid(stack(pictures), None, columns, title=caption), [weights_of(weights)], rows)
 
 
@@ -109,16 +123,21 @@ def stack(pictures) -> np.ndarray:
     return np.stack([np.asarray(p) if isinstance(p, Image.Image) else to_uint8(p[None])[0] for p in pictures])
 
 
+def _save(name: str, drawn: Drawn, weights: str) -> None:
+    figure, rows = drawn
+    save(name, figure, [weights_of(weights)], rows)
+
+
 def _noise(sampler: Sampler, count: int) -> torch.Tensor:
     """Return the first noises (count, Z) of seed 0, where the sampler paints."""
     return sampler.noise(count, torch.Generator().manual_seed(0)).to(sampler.device)
 
 
-def _ways(weights: str, name: str, pictures: list, told: list[str], ends: list[str]) -> None:
-    """Save rows of `STEPS` pictures; `ends` are the texts below the first and the last of each row."""
+def _ways(weights: Path, pictures: list, told: list[str], ends: list[str]) -> Drawn:
+    """Return rows of `STEPS` pictures; `ends` are the texts below the first and the last of each row."""
     last = STEPS - 1
     places = [(row, step) for row in range(len(told)) for step in range(STEPS)]
     below = [ends[2 * row + (step > 0)] if step in (0, last) else "" for row, step in places]
     shares = [round(step / last, 4) for _, step in places]
     rows = seen(weights, [told[row] for row, _ in places], STEPS, seed=[0] * len(pictures), share=shares)
-    save(name, plots.grid(stack(pictures), below, columns=STEPS), [weights_of(weights)], rows)
+    return plots.grid(stack(pictures), below, columns=STEPS), rows

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.optimize import brentq
 from scipy.special import xlog1py, xlogy
 
@@ -22,12 +23,17 @@ Record = Mapping[str, float]
 
 def curves(run: str, name: str) -> None:
     """Loss terms of every role over a full-length run."""
-    records, terms = Run(tables.RUNS / run).records(), {}
+    save(name, losses(Run(tables.RUNS / run).records()), [tables.RUNS / run / "records.jsonl"])
+
+
+def losses(records: Sequence[Record]) -> Figure:
+    """Return the chart of all loss terms that records hold, a panel per role."""
+    terms: dict[str, list[str]] = {}
     for key in records[0]:
         role, found, _ = key.partition("/")
         if found and role not in ("metric", "D"):
             terms.setdefault(role, []).append(key)
-    save(name, plots.curves(records, terms), [tables.RUNS / run / "records.jsonl"])
+    return plots.curves(records, terms)
 
 
 def probabilities(record: Record, smoothing: float = 0.9) -> dict[str, float]:
@@ -106,11 +112,14 @@ def scores(run: str, name: str) -> None:
     """
     records = Run(tables.RUNS / run).records()
     told = watched if "D/real" in records[0] else SCORES[run]
-    records = [{"images": one["images"], **told(one)} for one in records]
-    terms = [key for key in records[0] if key != "images"]
-    kind = "probability" if run == "gancls_toy" else "score"
-    figure = plots.curves(records, terms, x="images", labels=("pictures seen", kind), smooth=0.6)
+    figure = said([{"images": one["images"], **told(one)} for one in records], run == "gancls_toy")
     save(name, figure, [tables.RUNS / run / "records.jsonl"])
+
+
+def said(records: Sequence[Record], probability: bool) -> Figure:
+    """Return the chart of what the discriminator says, all that records hold but "images", over pictures seen."""
+    terms, kind = [key for key in records[0] if key != "images"], "probability" if probability else "score"
+    return plots.curves(records, terms, x="images", labels=("pictures seen", kind), smooth=0.6)
 
 
 def critic_distance(record: Record) -> float:

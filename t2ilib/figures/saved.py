@@ -35,12 +35,12 @@ def weights_of(name: str) -> Path:
     return WEIGHTS / f"{name}.safetensors"
 
 
-def seen(weights: str, captions: Sequence[str], columns: int, **more: Sequence) -> list[dict]:
+def seen(weights: Path, captions: Sequence[str], columns: int, **more: Sequence) -> list[dict]:
     """Return the rows of a sheet's CSV: place, caption and what else differs, beside the weights' name and SHA-256."""
-    digest = sha256(weights_of(weights))
+    by = {"weights": weights.stem, "sha256": sha256(weights)}
     return [
         {"row": place // columns, "column": place % columns, "caption": caption}
         | {name: values[place] for name, values in more.items()}
-        | {"weights": weights, "sha256": digest}
+        | by
         for place, caption in enumerate(captions)
     ]

@@ -15,6 +15,7 @@ from t2ilib.side_by_side.rows import Row, row_of, rows_beside
 from t2ilib.side_by_side.systems import (
     Seeds,
     differing_settings,
+    judges_of,
     of_the_protocol,
     open_systems,
     settings_of,
@@ -36,6 +37,7 @@ class Comparison:
     captions: tuple[str, ...]  # of the grid
     seed: int  # of the grid's noise
     split: str  # that was measured on
+    judges: Mapping[str, str]  # digest of the CLIP that scores -> what its CLIP score is, where results say it
     sources: Mapping[str, str]  # file of a run -> SHA-256
 
     @property
@@ -89,6 +91,7 @@ def compare(
         captions=tuple(painted),
         seed=seed,
         split=split,
+        judges=judges_of(systems),
         sources=sources_of(systems),
     )
     if out is not None:

@@ -35,6 +35,7 @@ def markdown(found: "Comparison") -> str:
     """Return the page: whether the rows compare, what was reached, what it cost, who painted nothing."""
     lines = [_first_line(found), "", *_table(found), "", *_cost_table(found), ""]
     lines += [f"- {title}: {what}" for title, what in COSTS.items()]
+    lines += [f"- CLIP score of judge {judge}: {score}" for judge, score in found.judges.items()]
     lines += [f"- {row.name} paints nothing here: {row.missing}" for row in found.rows if row.missing]
     if any(point["earlier"] for row in found.rows for seed in row.points for point in seed):
         lines += [f"- {OPEN}"]
@@ -118,6 +119,7 @@ def told(found: "Comparison") -> dict:
         "differing": list(found.differing),
         "settings": dict(found.settings),
         "split": found.split,
+        "judges": dict(found.judges),
         "captions": list(found.captions),
         "seed": found.seed,
         "rows": [_row(row) for row in found.rows],

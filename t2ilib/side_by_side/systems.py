@@ -15,7 +15,7 @@ from t2ilib.training.recipe import recipe_from
 from t2ilib.training.run import ENVIRONMENT, same, step_of
 
 COMMITTED = files.ROOT / "figures" / "runs", "*_toy*"  # folder and names of what is compared by default
-DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST, SHOWN = re.compile(r"[0-9a-f]{64}"), 12  # and of its digits those that are shown
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,16 @@ def differing_settings(systems: Sequence[Seeds]) -> list[str]:
     return [key for key in unequal if key.rpartition(".")[0] not in unequal]  # where one says nothing, no details
 
 
+def judges_of(systems: Sequence[Seeds]) -> dict[str, str]:
+    """Return what the CLIP score is by each judge, as settings name it: the CLIP's own name and the scale.
+
+    Results from before they said so name none.
+    """
+    told = [result["protocol"] for system in systems for one in system.runs for result in one.results.values()]
+    said = [one for one in told if one.get("clip_score")]
+    return {one_line(one.get("judge_encoder"))[:SHOWN]: one_line(one["clip_score"]) for one in said}
+
+
 def of_the_protocol(setting: str) -> bool:
     """Whether a setting decides how pictures are measured, rather than how a system is trained."""
     return setting.partition(".")[0] in (*PROTOCOL, MEASURES)
@@ -115,7 +125,7 @@ def _flat(budget: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
             rows.append((key.removesuffix(f", {split}"), "given"))
             rows += _flat({f"{key.removesuffix(f', {split}')}.{name}": each for name, each in inner.items()}, split)
         elif isinstance(inner, str) and DIGEST.fullmatch(inner):
-            rows.append((key, inner[:12]))
+            rows.append((key, inner[:SHOWN]))
         else:
             rows.append((key, f"{inner:,}" if type(inner) is int else "none" if inner is None else one_line(inner)))
     return rows

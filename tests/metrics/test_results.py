@@ -6,14 +6,15 @@ import pytest
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
 from t2ilib.metrics.results import check_folder, table, write_result
-from t2ilib.provenance import commit, hardware, relative, sanitised_command
+from t2ilib.provenance import commit, hardware, relative, sanitised_command, versions
 
 
 def test_a_result_says_how_it_came_about(tmp_path):
     path = write_result(tmp_path, {"toy_fd": 12.5}, {"n": 10, "seed": 3}, command="t2i evaluate runs/a")
     stored = json.loads(path.read_text())
     assert stored["metrics"] == {"toy_fd": 12.5}
-    assert {"n", "seed", "command", "commit", "hardware", "python", "torch", "date"} == set(stored["protocol"])
+    told = {"n", "seed", "command", "commit", "hardware", "python", "torch", "versions", "date"}
+    assert told == set(stored["protocol"]) and stored["protocol"]["versions"] == versions()
     assert stored["protocol"]["command"] == "t2i evaluate runs/a"
 
 

@@ -57,6 +57,16 @@ def test_a_row_per_system_beside_what_needs_no_network(trained, run, tmp_path):
     assert found.page().startswith("One budget: 640 pictures seen, 64 px, 100 captions,")
 
 
+def test_the_judge_is_named_where_results_say_who_it_is(trained, tmp_path):
+    said, judge = "100 x cosine by toy-clip-resnet, negative ones as 0", "b" * 64
+    older, newer = trained("a_toy", judge_encoder=judge), trained("b_toy", judge_encoder=judge, clip_score=said)
+    found = compare([older, newer], CAPTIONS, out=tmp_path / "out")
+    assert f"judge {judge[:12]};" in found.page().splitlines()[0]
+    assert f"- CLIP score of judge {judge[:12]}: {said}\n" in found.page()
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["judges"] == {judge[:12]: said}
+    assert "CLIP score of judge" not in compare([older], CAPTIONS).page()
+
+
 def test_memory_of_training_is_the_most_of_all_records_and_seeds(trained, run, tmp_path):
     folders = [
         trained("a_toy", 0.6),
