@@ -205,7 +205,7 @@ class System(Task):
         """Return the mean of D for real pictures, fakes, and real pictures beside the caption of another picture."""
         other = batch.images.roll(-1, 0) if batch.mismatched is None else batch.mismatched
         shown = {"real": batch.images, "fake": prepared.last, "mismatched": other}
-        return {f"D/{kind}": self.verdict(self.score(each, batch.text).float()).mean() for kind, each in shown.items()}
+        return {f"D_{kind}": self.verdict(self.score(each, batch.text).float()).mean() for kind, each in shown.items()}
 
     @torch.no_grad()
     def generate(self, text: Text, noise: Tensor) -> Tensor:

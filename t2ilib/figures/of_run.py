@@ -34,7 +34,7 @@ def draw(folder: str | Path, out: str | Path | None = None) -> Iterator[Path]:
 
     told = run.folder / "records.jsonl"
     yield save("curves", recorded.losses(records), told)
-    if "D/real" in records[0]:
+    if "D_real" in records[0]:
         watched = [{"images": one["images"], **recorded.watched(one)} for one in records]
         yield save("scores", recorded.said(watched, type(sampler.system).verdict is not System.verdict), told)
     for name, sheet in {

@@ -31,7 +31,7 @@ def losses(records: Sequence[Record]) -> Figure:
     terms: dict[str, list[str]] = {}
     for key in records[0]:
         role, found, _ = key.partition("/")
-        if found and role not in ("metric", "D"):
+        if found and role != "metric":
             terms.setdefault(role, []).append(key)
     return plots.curves(records, terms)
 
@@ -102,7 +102,7 @@ SCORES: dict[str, Callable[[Record], dict[str, float]]] = {  # run -> what its r
 
 def watched(record: Record) -> dict[str, float]:
     """Return the means of D that a record holds, all of one batch and one state of the discriminator."""
-    return {"D(x)": record["D/real"], "D(G(z))": record["D/fake"], "D(x, wrong caption)": record["D/mismatched"]}
+    return {"D(x)": record["D_real"], "D(G(z))": record["D_fake"], "D(x, wrong caption)": record["D_mismatched"]}
 
 
 def scores(run: str, name: str) -> None:
@@ -111,7 +111,7 @@ def scores(run: str, name: str) -> None:
     Runs from before D was recorded have bounds in its place, from the losses.
     """
     records = Run(tables.RUNS / run).records()
-    told = watched if "D/real" in records[0] else SCORES[run]
+    told = watched if "D_real" in records[0] else SCORES[run]
     figure = said([{"images": one["images"], **told(one)} for one in records], run == "gancls_toy")
     save(name, figure, [tables.RUNS / run / "records.jsonl"])
 

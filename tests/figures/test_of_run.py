@@ -51,7 +51,7 @@ def test_a_finished_run_is_drawn_with_its_own_captions(run):
     assert {path.name for path in out.iterdir()} == written | {"manifest.json"}
     rows = {name: plots.read_rows(out / f"{name}.csv") for name in (*CHARTS, *SHEETS)}
     records, drawn = Run(run).records(), [row for row in rows["scores"] if row["series"] == "D(G(z))"]
-    assert [float(row["value"]) for row in drawn] == pytest.approx([one["D/fake"] for one in records], rel=1e-5)
+    assert [float(row["value"]) for row in drawn] == pytest.approx([one["D_fake"] for one in records], rel=1e-5)
     assert {row["panel"] for row in rows["curves"]} == {"generator", "discriminator"}
     assert [row["caption"] for row in rows["sheet"]] == kept[:6] * 4
     pairs = zip(kept[::2], kept[1::2], strict=True)
@@ -67,7 +67,7 @@ def test_a_finished_run_is_drawn_with_its_own_captions(run):
 
 
 def test_a_run_from_before_d_was_recorded_has_no_scores(run, tmp_path):
-    older = [{key: value for key, value in one.items() if key[:2] != "D/"} for one in Run(run).records()]
+    older = [{key: value for key, value in one.items() if key[:2] != "D_"} for one in Run(run).records()]
     (run / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in older))
     (run / "samples" / "captions.txt").write_text("a red bird.\n\na blue bird.\na green bird.\n")
     drawn = list(of_run.draw(run, tmp_path / "out"))

@@ -69,7 +69,7 @@ def test_a_run_that_recorded_d_needs_no_bounds(monkeypatch):
     monkeypatch.setattr(recorded, "save", lambda name, figure, sources: drawn.append(figure))
     real, fake, wrong = LOGITS
     losses_of = record(losses.gan_discriminator(real, fake, wrong, 0.9), losses.gan_generator(fake))
-    told = {"D/real": 0.75, "D/fake": 0.25, "D/mismatched": 0.5}
+    told = {"D_real": 0.75, "D_fake": 0.25, "D_mismatched": 0.5}
     for terms in (losses_of, losses_of | told):
         rows = [{"step": step, "images": 32 * step, **terms} for step in (1, 2)]
         monkeypatch.setattr(recorded.Run, "records", lambda self, rows=rows: rows)

@@ -58,7 +58,7 @@ def test_what_is_watched_is_the_mean_of_d(system, batch, painted):
         for name, pictures in {"real": batch.images, "fake": painted.last, "mismatched": other}.items():
             scores = system.score(pictures, batch.text)
             mean = (torch.sigmoid(scores) if isinstance(system, models.SYSTEMS["gancls"]) else scores).mean()
-            assert told[f"D/{name}"].item() == pytest.approx(mean.item(), rel=1e-5)
+            assert told[f"D_{name}"].item() == pytest.approx(mean.item(), rel=1e-5)
     assert len(told) == 3
 
 

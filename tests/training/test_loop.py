@@ -60,7 +60,7 @@ def test_a_record_shows_what_the_discriminator_says_of_the_last_batch():
     for record, told in zip(records, seen, strict=True):
         assert {key: record[key] for key in told} == pytest.approx({key: float(each) for key, each in told.items()})
     batch = make_batch(4)  # the last step's, after which D has not changed
-    assert records[-1]["D/real"] == pytest.approx(task.score(batch.images, batch.text).mean().item(), rel=1e-5)
+    assert records[-1]["D_real"] == pytest.approx(task.score(batch.images, batch.text).mean().item(), rel=1e-5)
     assert records[-1]["peak_memory"] > 50
 
 
@@ -77,7 +77,7 @@ def test_watching_leaves_no_trace():
         trainer = Trainer(Normed(), SETTINGS)
         for number in range(3):
             terms = trainer.step(number, SmallBatches(), watch=watch)
-            assert ("D/fake" in terms) is watch
+            assert ("D_fake" in terms) is watch
         return trainer.task
 
     assert equal(trained(True), trained(False))
