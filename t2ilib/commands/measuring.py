@@ -46,7 +46,7 @@ def evaluate(
     from t2ilib.metrics.drawing import Team
     from t2ilib.metrics.protocols import find_protocol
     from t2ilib.metrics.results import check_folder, table, write_result
-    from t2ilib.sampling import load_sampler
+    from t2ilib.sampling import load_sampler, weights_told
 
     check_evaluation(n, seed, truncation)
     check_folder(out)
@@ -60,7 +60,7 @@ def evaluate(
     if team.size > 1 and device is not None:
         this_process().device = device_named(device)
     judge_encoder = load_encoder(judge) if judge else None
-    sampler = load_sampler(source, device)
+    sampler, weights = load_sampler(source, device), weights_told(source)
     if protocol is None:
         drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
         result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
@@ -69,6 +69,7 @@ def evaluate(
         result = evaluate_protocol(sampler, protocol, data_source, seed=own, allow_missing=allow_missing, team=team)
     if team.rank:
         return
+    result["protocol"] |= weights
     for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():
         echo(line)
     path = write_result(out, **result)
