@@ -36,9 +36,9 @@ NOTES = (
     "attributes: they do not compare with the literature's, and the distances of real pictures are those of birds "
     "drawn anew. Precision asks whether a picture lies among real ones, recall whether real ones lie among the "
     "pictures: a system that paints a few kinds of birds can surpass real pictures in the one and has little of the "
-    "other. The [table of seeds](results.md) holds means over two seeds of training, by the same captions and noises; "
-    "these weights are its first seed's in half precision, so what [that seed's rows](results.csv) hold too differs by "
-    "rounding alone.\n"
+    "other. The [table of seeds](results.md) holds means over two seeds of training, each measured with captions and "
+    "noises of its own; these weights are the first seed's in half precision, measured with the same captions and "
+    "noises as that seed was, so what [its rows](results.csv) hold too differs by rounding alone.\n"
 )
 
 
