@@ -12,7 +12,8 @@ from t2ilib import assembly
 from t2ilib.encoders import TextEncoder
 from t2ilib.errors import InputError, one_line, warn
 from t2ilib.files import WEIGHTS, sha256
-from t2ilib.released import is_released, open_released
+from t2ilib.provenance import relative
+from t2ilib.released import is_released, open_released, released_file
 from t2ilib.sampler import Sampler, placed
 from t2ilib.task import System, Task
 from t2ilib.training.checkpoints import check_encoders, load_module, read_checkpoint
@@ -47,6 +48,12 @@ def load_sampler(source: str | Path, device: torch.device | str | None = None) -
     part = "ema" if any(name.startswith("ema.") for name in tensors) else system.averaged
     load_module(getattr(system, system.averaged), part, _floats(tensors, part), path)
     return placed(Sampler(system, encoders["text"], recipe, about["step"], folder), device)
+
+
+def weights_told(source: str | Path) -> dict[str, str]:
+    """Return which weights a source names, for result files: their file and its SHA-256; raises as `load_sampler`."""
+    path = released_file(str(source))[1] if is_released(source) else weights_file(source)[0]
+    return {"weights": relative(path), "weights_sha256": sha256(path)}
 
 
 def beside(path: Path) -> Path:

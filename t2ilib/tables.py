@@ -195,11 +195,16 @@ def between(text: str, start: str, end: str, new: str) -> str:
 
 
 def write(name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table to `figures/NAME.md` and return its text; a title may hold several columns, as its cells do."""
-    head, *body = [f"| {' | '.join(cells)} |\n" for cells in (titles, *rows)]
-    table = "".join([head, "|---" * (head.count("|") - 1) + "|\n", *body])
+    """Write a table to `figures/NAME.md` and return its text."""
+    table = markdown(titles, rows)
     write_text(FOLDER / f"{name}.md", table)
     return table
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the text of a table; a title may hold several columns, as its cells do."""
+    head, *body = [f"| {' | '.join(cells)} |\n" for cells in (titles, *rows)]
+    return "".join([head, "|---" * (head.count("|") - 1) + "|\n", *body])
 
 
 def _into(page: Path, name: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """A trained system measured by a protocol: what it is compared with, what the results file says, what is refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from t2ilib import measurement
 from t2ilib.cli import app
 from t2ilib.data.toy import toy_birds
 from t2ilib.errors import InputError
+from t2ilib.files import ROOT, sha256
 from t2ilib.metrics.drawing import EvaluationSettings, Team, choose_captions, paint
 from t2ilib.metrics.extractors import Custom, Seen
 from t2ilib.metrics.frechet import frechet_distance
@@ -22,7 +24,7 @@ from t2ilib.metrics.references import Augmentation, augmented
 from t2ilib.metrics.results import read_result, table, write_result
 from t2ilib.models.vit import OpenViT
 from t2ilib.pictures import to_float
-from t2ilib.sampling import load_sampler
+from t2ilib.sampling import load_sampler, weights_told
 
 SMALL = Protocol(
     "A small one.",
@@ -216,6 +218,15 @@ def test_the_command_prints_and_writes(photographs, tmp_path):
     assert found["protocol"]["seed"] == 5 and table(path)[2] in done.output and "versions" not in found
     assert f"  # {found['protocol']['clip_score']}\n" in done.output and ", torchvision " in done.output
     assert {"commit", "torch", "hardware", "command", "seconds"} <= found["protocol"].keys()
+    weights = ROOT / "data" / "weights" / "dfgan_toy.safetensors"
+    assert found["protocol"]["weights"] == "data/weights/dfgan_toy.safetensors"
+    assert found["protocol"]["weights_sha256"] == sha256(weights)
+
+
+def test_released_weights_are_known_by_their_content(tmp_path):
+    (tmp_path / "netG.pth").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert weights_told(f"galip:{tmp_path / 'netG.pth'}") == {"weights": "netG.pth", "weights_sha256": digest}
 
 
 def test_too_few_captions_are_named_before_anything_is_painted(sampler, photographs, monkeypatch):

@@ -47,7 +47,7 @@ def evaluate(
     from t2ilib.metrics.protocols import find_protocol
     from t2ilib.metrics.results import check_folder, read_result, table, write_result
     from t2ilib.provenance import told_versions
-    from t2ilib.sampling import load_sampler
+    from t2ilib.sampling import load_sampler, weights_told
 
     check_evaluation(n, seed, truncation)
     check_folder(out)
@@ -61,7 +61,7 @@ def evaluate(
     if team.size > 1 and device is not None:
         this_process().device = device_named(device)
     judge_encoder = load_encoder(judge) if judge else None
-    sampler = load_sampler(source, device)
+    sampler, weights = load_sampler(source, device), weights_told(source)
     if protocol is None:
         drawn = {"n": n, "seed": seed, "truncation": truncation, "allow_missing": allow_missing}
         result = evaluate_sampler(sampler, data_source, split, judge_encoder=judge_encoder, **drawn)
@@ -70,6 +70,7 @@ def evaluate(
         result = evaluate_protocol(sampler, protocol, data_source, seed=own, allow_missing=allow_missing, team=team)
     if team.rank:
         return
+    result["protocol"] |= weights
     path = write_result(out, **result)
     told = read_result(path)["protocol"]
     for line in yaml.safe_dump(result["metrics"], sort_keys=False).splitlines():

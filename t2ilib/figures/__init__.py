@@ -13,7 +13,7 @@ from pathlib import Path
 from t2ilib import tables
 from t2ilib.comparison import newest_result
 from t2ilib.errors import InputError
-from t2ilib.figures import ledger, measured, painted, published, recorded
+from t2ilib.figures import ledger, measured, painted, published, recorded, under_protocols
 from t2ilib.figures.painted import drawn
 from t2ilib.figures.recorded import sweep, tell
 from t2ilib.figures.saved import build_commit, enter
@@ -36,7 +36,8 @@ def _table(write: Callable[[str], list[Path]], name: str) -> None:
 
 
 TABLES: dict[str, Callable[[str], None]] = {
-    name: partial(_table, write) for name, write in {**tables.TABLES, "published": published.write}.items()
+    name: partial(_table, write)
+    for name, write in {**tables.TABLES, "published": published.write, "protocols": under_protocols.write}.items()
 }
 PAINTED: dict[str, Callable[[str], None]] = {  # what draws from shipped weights: equal on one machine, near on another
     "gancls_toy": partial(painted.generated, "gancls_toy"),

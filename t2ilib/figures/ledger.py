@@ -46,7 +46,7 @@ def rows_of(run: Run) -> Iterator[dict]:
     for (split, *_), (path, result) in newest.items():
         settings = _settings(recipe, last, seen, result["protocol"])
         for metric, value in _numbers(recipe, result["metrics"]):
-            around = _beside(result["metrics"], metric)
+            around = beside(result["metrics"], metric)
             yield {"run": relative_name(run), "split": split, "metric": metric, **value, **around, **settings} | {
                 "source": relative(path)
             }
@@ -67,7 +67,7 @@ def _numbers(recipe: Recipe, metrics: Mapping) -> Iterator[tuple[str, dict]]:
             yield name, {"value": float(value), "low": low, "high": high}
 
 
-def _beside(metrics: Mapping, metric: str) -> dict[str, float | None]:
+def beside(metrics: Mapping, metric: str) -> dict[str, float | None]:
     """Return what chance, birds in one colour and real pictures reach in the same evaluation, where it says so."""
     accuracy = metrics.get("attribute_accuracy") or {}
     places = {"attribute_accuracy": accuracy, "composition": accuracy.get("composition") or {}}

@@ -123,16 +123,15 @@ def table(path: str | Path) -> list[str]:
         if value is None:
             continue
         around = "" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+        number = [name, f"{value:.4g}", around, count_of(name, metrics, protocol)]
         drawn = [_told(protocol, key) for key in ("seed", "protocol", "truncation")]
         made = [_told(protocol, key) for key in ("commit", "torch", "seconds")]
-        rows.append(
-            [name, f"{value:.4g}", around, _count(name, metrics, protocol), *drawn, *_seen(name, protocol), *made]
-        )
+        rows.append([*number, *drawn, *seen_through(name, protocol), *made])
     lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, *rows)]
     return [lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]]
 
 
-def _count(name: str, metrics: Mapping, protocol: Mapping) -> str:
+def count_of(name: str, metrics: Mapping, protocol: Mapping) -> str:
     """Return how many pictures a number is of."""
     held = metrics.get(name)
     if isinstance(held, Mapping) and "n" in held:
@@ -142,7 +141,7 @@ def _count(name: str, metrics: Mapping, protocol: Mapping) -> str:
     return _told(protocol, "n")
 
 
-def _seen(name: str, protocol: Mapping) -> list[str]:
+def seen_through(name: str, protocol: Mapping) -> list[str]:
     """Return through what a number was seen, after which resize, and against which real pictures."""
     details = (protocol.get("measures") or {}).get(name)
     if details is not None:

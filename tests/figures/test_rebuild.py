@@ -19,7 +19,7 @@ from t2ilib.training import load_recipe
 
 FOLDER = ROOT / "figures"
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
-SOURCES = {"manifest.json", "published.yaml", "runs"}  # what lies in `figures/` and no command writes
+SOURCES = {"manifest.json", "protocols", "published.yaml", "runs"}  # what lies in `figures/` and no command writes
 TILE, BOUND = 16, 1.0  # pixels, and the mean difference of one tile of 256 levels: other processors reached 0.12
 MEASURED = {"dfgan_truncation", "galip_residual"}  # a part of their numbers is measured anew, the others are read
 
