@@ -156,8 +156,8 @@ FLOORS = {  # what stands on it; each may import the ground floor, itself, and w
     "studies": {"comparison", "metrics"},
     "tables": {"comparison", "metrics", "training"},
     "figures": {
-        *("comparison", "data", "explore", "measurement", "metrics", "models", "plots", "sampling", "tables"),
-        "training",
+        *("comparison", "data", "explore", "measurement", "metrics", "models", "plots", "sampling", "studies"),
+        *("tables", "training"),
     },
     "executed": set(),
     "course": {"executed"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from t2ilib import tables
 from t2ilib.comparison import newest_result
 from t2ilib.errors import InputError
-from t2ilib.figures import ledger, measured, painted, published, recorded, under_protocols
+from t2ilib.figures import ledger, measured, painted, published, recorded, studied, under_protocols
 from t2ilib.figures.painted import drawn
 from t2ilib.figures.recorded import sweep, tell
 from t2ilib.figures.saved import build_commit, enter
@@ -66,6 +66,7 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "wgan_distance": recorded.wgan_distance,
     "wgan_study_distance": recorded.wgan_study_distance,
     "dfgan_toy_curves": partial(recorded.curves, "dfgan_toy"),
+    "dfgan_toy_scores": partial(recorded.scores, "dfgan_toy"),
     "dfgan_clip_toy_curves": partial(recorded.curves, "dfgan_clip_toy"),
     "dfgan_clip_toy_scores": partial(recorded.scores, "dfgan_clip_toy"),
     "galip_toy_curves": partial(recorded.curves, "galip_toy"),
@@ -73,7 +74,10 @@ FIGURES: dict[str, Callable[[str], None]] = {
     "dfgan_cub100": partial(painted.samples, "dfgan_cub100"),
     "dfgan_cub100_curves": partial(recorded.curves, "dfgan_cub100"),
     "dfgan_cub100_clip": partial(painted.samples, "dfgan_cub100_clip"),
+    "dfgan_cub100_clip_curves": partial(recorded.curves, "dfgan_cub100_clip"),
     "galip_cub100": partial(painted.samples, "galip_cub100"),
+    "galip_cub100_curves": partial(recorded.curves, "galip_cub100"),
+    "galip_study": partial(studied.study, "galip_study", "neither"),
     "clip_sweep": recorded.clip_sweep,
     "budget": recorded.budget,
     **TABLES,

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import xlog1py, xlogy
 
 from t2ilib import plots, tables
-from t2ilib.comparison import BESIDE, HELD_OUT, Finished, newest_result, open_all, results_of, split_of
+from t2ilib.comparison import BESIDE, Finished, measured, newest_result, open_all, same_budget
 from t2ilib.figures.saved import save
 from t2ilib.files import read_json
 from t2ilib.measurement import headline
@@ -18,6 +18,7 @@ from t2ilib.training import Run
 KEPT = {"toy FD": "toy_fd", "attribute accuracy": "attribute_accuracy", "CLIP score": "clip_score"}
 KEPT |= {"R-precision": "r_precision", "diversity": "diversity"}
 TERMS = {"attribute accuracy": "attribute_accuracy", "composition": "composition", "toy FD": "toy_fd"}
+OLDER = "older measures"  # how charts call what an earlier version of the measures found
 Record = Mapping[str, float]
 
 
@@ -95,6 +96,7 @@ def hinge_scores(record: Record) -> dict[str, float]:
 SCORES: dict[str, Callable[[Record], dict[str, float]]] = {  # run -> what its records say of D
     "gancls_toy": probabilities,
     "wgan_toy": critic_scores,
+    "dfgan_toy": hinge_scores,
     "dfgan_clip_toy": hinge_scores,
     "galip_toy": hinge_scores,
 }
@@ -136,7 +138,8 @@ def wgan_distance(name: str) -> None:
         records = [{**each, "distance": critic_distance(each)} for each in one.run.records()]
         seeds.append([{**each, **measured.get(each["step"], {})} for each in records])
     terms = {"critic's estimate": "distance", "toy FD": "metric/toy_fd"}
-    figure = plots.progress({"wgan_toy": seeds}, terms, {"pictures seen, thousands": ("images", 1e3)})
+    along = {"pictures seen, thousands": ("images", 1e3)}
+    figure = plots.progress({"wgan_toy": seeds}, terms, along, hollow=OLDER)
     save(name, figure, list(_sources(runs)))
 
 
@@ -162,13 +165,15 @@ def wgan_study_distance(name: str) -> None:
 def sweep() -> list[dict]:
     """Return a row per lambda of the CLIP loss: what equal budgets reached, by teacher and judge, rising lambda.
 
-    `intervals` holds the 95 % intervals of a row's numbers, where they have some, and `real` what real pictures reach.
+    `intervals` holds the 95 % intervals of a row's numbers, where they have some, `real` what real pictures reach, and
+    `version` that of the measures, None before they had one.
     """
     rows = []
     for folder in tables.RUNS.glob("dfgan_sweep_*"):
         row = {"lambda": Run(folder).recipe.clip.weight, "steps": Run(folder).records()[-1]["step"]}
         around: dict[str, Sequence[float] | None] = {}
         real: dict[str, float | None] = {}
+        version: dict[str, int | None] = {}
         for path in sorted((folder / "results").glob("*.json")):
             result = read_json(path, "put it back")
             protocol = result["protocol"]
@@ -177,7 +182,8 @@ def sweep() -> list[dict]:
                 own = f"{role} {title}" if key in ("clip_score", "r_precision") else title
                 row[own], around[own] = entry(result["metrics"], key)
                 real[own] = entry(result["metrics"].get("real") or {}, key)[0]
-        rows.append({**row, "intervals": around, "real": real})
+                version[own] = protocol.get("version")
+        rows.append({**row, "intervals": around, "real": real, "version": version})
     return sorted(rows, key=lambda row: row["lambda"])
 
 
@@ -198,39 +204,47 @@ def clip_sweep(name: str) -> None:
         title: {who: [row["intervals"][key] for row in rows] for who, key in own.items()}
         for title, own in series.items()
     }
+    newest = max(version or 0 for row in rows for version in row["version"].values())
+    older = {
+        title: {who: [(row["version"][key] or 0) < newest for row in rows] for who, key in own.items()}
+        for title, own in series.items()
+    }
     real = {
         f"real pictures, {who}": {title: rows[0]["real"][own[who]] for title, own in series.items() if who in own}
         for who in ("teacher", "judge")
     }
     ticks = plots.Ticks([f"{row['lambda']:g}" for row in rows], [row["lambda"] for row in rows], linear_to=0.01)
-    figure = plots.lines(panels, ticks, "lambda", bounds=around, beside=real)
+    figure = plots.lines(panels, ticks, "lambda", bounds=around, beside=real, hollow={OLDER: older})
     sources = sorted(tables.RUNS.glob("dfgan_sweep_*/results/*.json"))
     save(name, figure, sources, more=[tables.FOLDER / f"{name}.md"])
 
 
 def measurements(one: Finished) -> list[dict]:
-    """Return a record per measured step: its images and seconds, and metric/NAME with metric/NAME/interval."""
-    recorded = {record["step"]: record for record in one.run.records()}
-    found = {}
-    for result in results_of(one.run):  # oldest first: of two of a step the newer stays
-        step = result["protocol"].get("step")
-        if split_of(result) == HELD_OUT and step in recorded:
-            row = {key: recorded[step][key] for key in ("step", "images", "seconds")}
-            for key in TERMS.values():
-                row[f"metric/{key}"], row[f"metric/{key}/interval"] = entry(result["metrics"], key)
-            found[step] = row
-    return [found[step] for step in sorted(found)]
+    """Return a record per measured step: its images and seconds, and metric/NAME with metric/NAME/interval.
+
+    metric/NAME/`OLDER` says whether an earlier version of the measures found it.
+    """
+    found = []
+    for point in measured(one):
+        row = {key: point[key] for key in ("step", "images", "seconds")}
+        for key in TERMS.values():
+            row[f"metric/{key}"], row[f"metric/{key}/interval"] = entry(point["metrics"], key)
+            row[f"metric/{key}/{OLDER}"] = point["earlier"]
+        found.append(row)
+    return found
 
 
 def budget(name: str) -> None:
     """How good the toy systems were after so many pictures, and after so many minutes, seed by seed."""
     runs = open_all(tables.RUNS, "*_toy*")
+    same_budget(runs)
     systems: dict[str, list] = {}
     for one in runs:
         systems.setdefault(one.name, []).append(measurements(one))
     along = {"pictures seen, thousands": ("images", 1e3), "minutes": ("seconds", 60)}
     beside = {"one colour": {title: _mean(runs, "one_colour", key) for title, key in TERMS.items()}}
-    figure = plots.progress(systems, {title: f"metric/{key}" for title, key in TERMS.items()}, along, beside)
+    terms = {title: f"metric/{key}" for title, key in TERMS.items()}
+    figure = plots.progress(systems, terms, along, beside, hollow=OLDER)
     save(name, figure, list(_sources(runs)))
 
 

@@ -10,6 +10,7 @@ from t2ilib.plots.intervals import intervals
 from t2ilib.plots.pictures import Sheet, contact_sheet, framed, grid, sheet
 from t2ilib.plots.plane import Arrows, Dots, Levels, Surface, plane
 from t2ilib.plots.saving import LIMIT, enter, read_rows, save_figure, write_rows
+from t2ilib.plots.seeds import seeds
 from t2ilib.plots.source import show_source
 from t2ilib.plots.style import COLOURS, DPI, HEIGHT, INK, STYLE, WIDTH, Plot
 from t2ilib.plots.ticks import Ticks
@@ -43,6 +44,7 @@ __all__ = [
     "progress",
     "read_rows",
     "save_figure",
+    "seeds",
     "sheet",
     "show_source",
     "smoothed",

@@ -15,6 +15,7 @@ from t2ilib.plots.ticks import Ticks, spaced
 Limits = Mapping[str, tuple[float, float]]  # title of a panel -> lowest and highest value of its axis
 
 Bounds = Mapping[str, Mapping[str, Sequence[Sequence[float]]]]  # title -> series -> [low, high] of each value
+Marked = Mapping[str, Mapping[str, Mapping[str, Sequence[bool]]]]  # name -> title -> series -> whether each value is so
 
 LEGEND_ROW, FREE_ROWS = 0.2, 2  # inches that a row of a legend takes, and rows that a figure has room for
 HANDLE, LETTER = 0.55, 0.075  # inches that a line's sample and a letter of its name take in a legend
@@ -142,25 +143,30 @@ def bars(
     return figure
 
 
-def lines(
+def lines(  # noqa: PLR0913
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     ticks: Sequence | Ticks,
     label: str = "",
     limits: Limits | None = None,
     bounds: Bounds | None = None,
     beside: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    hollow: Marked | None = None,
 ) -> Figure:
     """One panel per title, title -> (series -> values), over `ticks` that bear the axis' `label`.
 
     Panels stand in rows of two. Plain ticks are evenly spaced, for settings that are no numbers; numbers stand at their
     own places as `Ticks`. `limits` fixes the axes of panels, by title. `bounds`, title -> series -> [low, high] of each
-    value, are drawn as bars; `beside` as in `banded`.
+    value, are drawn as bars; `beside` as in `banded`. `hollow`, name -> title -> series -> whether, gives values open
+    markers, which a legend names.
     """
     _check_given("panels", panels)
     _check_titles(panels, limits, beside)
+    _check_titles(panels, None, hollow)
     rows, ticks = -(-len(panels) // 2), spaced(ticks)
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(WIDTH, HEIGHT * (0.45 + 0.4 * rows)), dpi=DPI, layout="constrained")
+        height = HEIGHT * (0.45 + 0.4 * rows) + (2 * LEGEND_ROW if hollow else 0)
+        figure = Plot(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
         places = figure.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
         for axes, (title, series) in zip(places, panels.items(), strict=False):
             ticks.put_on(axes)
@@ -170,12 +176,16 @@ def lines(
                 if ticks.alone:
                     axes.plot(ticks.places[joined:], values[joined:], **look, linewidth=0, markersize=4)
                 around = _draw_bounds(axes, ticks.places, (bounds or {}).get(title, {}).get(name), look["color"])
+                given = {kind: own[title][name] for kind, own in (hollow or {}).items() if name in own.get(title, {})}
+                marked = {kind: _draw_open(axes, ticks.places, values, own, look) for kind, own in given.items()}
                 columns = {label or "tick": ticks.labels, "value": values}
-                figure.note({"panel": title, "series": name}, **columns, **around)
+                figure.note({"panel": title, "series": name}, **columns, **around, **marked)
             _draw_beside(axes, title, beside)
             axes.set(title=title, xlabel=label, ylim=(limits or {}).get(title))
             if len(series) > 1 or any(title in values for values in (beside or {}).values()):
                 _legend_below(axes)
+        if shown := [kind for kind in hollow or {} if any(row.get(kind) for row in figure.numbers)]:
+            figure.legend(handles=[_open_marker(kind) for kind in shown], loc="outside lower left")
         for axes in places[len(panels) :]:
             axes.set_axis_off()
     return figure
@@ -186,12 +196,13 @@ def progress(
     terms: Mapping[str, str],
     along: Mapping[str, tuple[str, float]],
     beside: Mapping[str, Mapping[str, float]] | None = None,
+    hollow: str = "",
 ) -> Figure:
     """A column of panels per term (title -> key of the records), a row per axis (label -> key and its unit).
 
     `runs`: system -> the records of each of its seeds; a system has one colour, a seed one kind of dashes. `beside`:
     name -> title -> a value that is drawn across as a dotted line. A record's KEY/interval, [low, high], is drawn as a
-    bar. Panels of a row share their axis.
+    bar; a true KEY/`hollow` gives it an open marker, which the legend calls `hollow`. Panels of a row share their axis.
     """
     _check_given("terms", terms)
     _check_given("along", along)
@@ -208,14 +219,20 @@ def progress(
                         places = [place / unit for place in places]
                         drawn = {**look, "linestyle": dash, "linewidth": 1.4, "markersize": 3}
                         axes.plot(places, values, **drawn, label="" if seed else name)
-                        given = [record.get(f"{key}/interval") for record in records if x in record and key in record]
+                        own = [record for record in records if x in record and key in record]
+                        given = [record.get(f"{key}/interval") for record in own]
                         around = _draw_bounds(axes, places, given if all(given) else None, look["color"])
+                        if hollow:
+                            which = [bool(record.get(f"{key}/{hollow}")) for record in own]
+                            around[hollow] = _draw_open(axes, places, values, which, look)
                         where = {"panel": title, "series": name, "line": seed, "axis": label}
                         figure.note(where, place=places, value=values, **around)
                 _draw_beside(axes, title, beside)
                 axes.set(xlabel=label, title="" if number else title)
         look = {"color": INK, "linewidth": 1.4}
         others = [Line2D([], [], linestyle=dash, label=f"seed {seed}", **look) for seed, dash in enumerate(kinds)]
+        if any(row.get(hollow) for row in figure.numbers):
+            others.append(_open_marker(hollow))
         _legend_of_all(figure, others[1:])
     return figure
 
@@ -235,6 +252,21 @@ def _draw_bounds(axes: Axes, places: Sequence[float], bounds: Sequence | None, c
     low, high = zip(*bounds, strict=True)
     axes.vlines(places, low, high, colors=colour, linewidth=1, alpha=0.7)
     return {"low": low, "high": high}
+
+
+def _draw_open(
+    axes: Axes, places: Sequence[float], values: Sequence[float], which: Sequence[bool], look: Mapping
+) -> list[int]:
+    """Draw open markers over those of the values that are marked; return the marks as 0 and 1."""
+    found = [(place, value) for place, value, own in zip(places, values, which, strict=True) if own]
+    if found:
+        axes.plot(*zip(*found, strict=True), **look, linewidth=0, markersize=4, markerfacecolor="white")
+    return [int(own) for own in which]
+
+
+def _open_marker(name: str) -> Line2D:
+    """Return the legend's sample of open markers."""
+    return Line2D([], [], marker="o", linewidth=0, markersize=4, color=INK, markerfacecolor="white", label=name)
 
 
 def _draw_beside(axes: Axes, title: str, beside: Mapping[str, Mapping[str, float]] | None) -> None:

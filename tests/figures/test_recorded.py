@@ -1,12 +1,16 @@
 """What the scores' figures say, from losses of known logits."""
 
+import json
+
 import pytest
 import torch
 
-from t2ilib import losses
+from t2ilib import losses, plots
 from t2ilib.comparison import open_finished
 from t2ilib.figures import recorded
+from t2ilib.files import ROOT
 from t2ilib.tables import RUNS
+from t2ilib.training import Run
 
 LOGITS = torch.randn(3, 512, generator=torch.Generator().manual_seed(0)) * 2 + torch.tensor([[1.0], [-1.0], [0.5]])
 
@@ -93,3 +97,49 @@ def test_measurements_hold_each_step_once_with_its_interval():
     assert [row["step"] for row in found] == [1000, 2000, 3000] and found[-1]["images"] == 96000
     low, high = found[-1]["metric/toy_fd/interval"]
     assert low < found[-1]["metric/toy_fd"] < high
+
+
+def versions(run, role="judge"):
+    """Return by step the version of the measures that a run's results on held-out species say, 0 for none."""
+    found = {}
+    for path in sorted((RUNS / run / "results").glob("*.json")):
+        told = json.loads(path.read_text())["protocol"]
+        teacher = told["judge_encoder"] == told["text_encoder"]
+        if told["reference_split"] in ("test", ["test"]) and teacher == (role == "teacher"):
+            found[told["step"]] = told.get("version") or 0
+    return found
+
+
+def test_the_budget_s_chart_marks_what_an_older_version_measured():
+    rows = plots.read_rows(ROOT / "figures" / "budget.csv")
+    told = [row for row in rows if row["line"] and row["axis"].startswith("pictures")]
+    marks = set()
+    for row in told:
+        run = row["series"] + ("" if row["line"] == "0" else f"_seed{row['line']}")
+        seen = {record["step"]: record["images"] for record in Run(RUNS / run).records()}
+        found = {seen[step] / 1e3: version for step, version in versions(run).items()}
+        assert row[recorded.OLDER] == str(int(found[float(row["place"])] < max(found.values()))), row
+        marks.add(row[recorded.OLDER])
+    assert marks == {"0", "1"}
+
+
+def test_the_sweep_s_chart_marks_what_an_older_version_measured():
+    rows = plots.read_rows(ROOT / "figures" / "clip_sweep.csv")
+    told = [row for row in rows if row["lambda"] and row["series"] in ("teacher", "judge")]
+    found = {
+        (row["lambda"], row["series"]): versions(f"dfgan_sweep_{row['lambda']}", row["series"])[1000] for row in told
+    }
+    assert len(set(found.values())) > 1
+    for row in told:
+        older = found[row["lambda"], row["series"]] < max(found.values())
+        assert row[recorded.OLDER] == str(int(older)), row
+
+
+def test_one_version_marks_nothing(monkeypatch):
+    drawn, rows = [], recorded.sweep()
+    rows = [{**row, "version": dict.fromkeys(row["version"], 2)} for row in rows]
+    monkeypatch.setattr(recorded, "sweep", lambda: rows)
+    monkeypatch.setattr(recorded.tables, "write", lambda *table: None)
+    monkeypatch.setattr(recorded, "save", lambda name, figure, *more, **files: drawn.append(figure))
+    recorded.clip_sweep("any")
+    assert {row.get(recorded.OLDER) for row in drawn[0].numbers} == {0, None} and not drawn[0].legends
