@@ -67,7 +67,7 @@ def _without_networks(runs: Sequence[comparison.Finished]) -> dict[str, list[str
 def _chance(table: Sequence[Mapping], key: str) -> str:
     """Return what guessing reaches in a metric, as tables show it."""
     found = comparison.chance(table, key)
-    return "" if found is None else f"{found:.3f}"
+    return comparison.shown(found and (found, found, found))
 
 
 def _numbers(table: Sequence[Mapping], columns: Mapping[str, str]) -> list[str]:
