@@ -67,7 +67,7 @@ def _without_networks(runs: Sequence[comparison.Finished]) -> dict[str, list[str
 def _chance(table: Sequence[Mapping], key: str) -> str:
     """Return what guessing reaches in a metric, as tables show it."""
     found = comparison.chance(table, key)
-    return comparison.shown(found and (found, found, found))
+    return comparison.shown(None if found is None else (found,) * 3)
 
 
 def _numbers(table: Sequence[Mapping], columns: Mapping[str, str]) -> list[str]:

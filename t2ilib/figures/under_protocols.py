@@ -121,7 +121,7 @@ def _section(protocol: str, results: Sequence[Result]) -> str:
     told, all_metrics = results[0].told, [one.metrics for one in results]
     columns = [key for key in HEADLINE if any(entry(metrics, key)[0] is not None for metrics in all_metrics)]
     chances = {key: comparison.chance(all_metrics, key) for key in columns}
-    rows = [["chance", *(comparison.shown(chance and (chance, chance, chance)) for chance in chances.values())]]
+    rows = [["chance", *(comparison.shown(None if each is None else (each,) * 3) for each in chances.values())]]
     for kind, title in comparison.BESIDE.items():
         if beside := [metrics[kind] for metrics in all_metrics if metrics.get(kind)]:
             rows.append([title, *_numbers(beside, columns)])
