@@ -101,7 +101,7 @@ class TrainingSettings:
     gradient_clip: Annotated[float, WEIGHT] = 0.0  # largest gradient norm; 0 switches clipping off
     non_finite: str = "stop"  # "stop" the run at a loss that is not finite, or "skip" the update and count it; an
     # overflow of fp16 gradients alone is always skipped and counted
-    log_every: Annotated[int, COUNT] = 20  # steps per record
+    log_every: Annotated[int, COUNT] = 20  # steps per record, for which D looks at three more batches
     sample_every: Annotated[int, COUNT] = 500  # steps per grid of fixed captions and noise
     checkpoint_every: Annotated[int, COUNT] = 500  # steps per checkpoint; the last two are kept
     evaluate_every: Annotated[int, STEPS] = 1_000_000  # steps per evaluation, and one at the end; 0: none
