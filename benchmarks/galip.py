@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from step import RESULTS, OneBatch, Variant, measure, root_penalty, table
 from torch import Tensor
 
-from t2ilib.devices import this_process
+from t2ilib.devices import computes_in_bf16, this_process
 from t2ilib.files import write_json
 from t2ilib.models.galip import GALIP, GALIPConfig
 from t2ilib.models.layers import FusionUpBlock
@@ -120,12 +120,17 @@ def ours(system: GALIP, source: OneBatch, settings: TrainingSettings) -> Step:
 
 
 def precisions(device: torch.device, compiled: bool) -> dict[str, TrainingSettings]:
-    """Return the settings of our variants; fp16, the released code's, only where there is a GPU."""
+    """Return the settings of our variants; fp16, the released code's, only where there is a GPU.
+
+    bfloat16 is compiled only where the hardware computes in it: elsewhere it takes many times as long anyway.
+    """
     found = {
         "ours, float32": TrainingSettings(precision="fp32"),
         "ours, bfloat16": TrainingSettings(precision="bf16"),
     }
     if compiled:
+        found["ours, float32, compiled"] = TrainingSettings(precision="fp32", compile=True)
+    if compiled and computes_in_bf16(device):
         found["ours, bfloat16, compiled"] = TrainingSettings(precision="bf16", compile=True)
     if device.type == "cuda":
         found["ours, float16"] = TrainingSettings(precision="fp16")

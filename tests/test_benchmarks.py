@@ -147,11 +147,17 @@ def test_a_turn_of_every_variant_of_galip_is_timed_and_written(galip, tmp_path, 
     assert len(capsys.readouterr().out.splitlines()) >= len(names)
 
 
-def test_the_compiled_variant_of_galip_and_its_scales_are_those_of_the_recipe(galip):
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_galip_is_compiled_in_what_the_hardware_computes_in(galip, monkeypatch, has_bf16):
     cpu = torch.device("cpu")
-    assert [name for name, settings in galip.precisions(cpu, True).items() if settings.compile] == [
-        "ours, bfloat16, compiled"
-    ]
+    monkeypatch.setattr(galip, "computes_in_bf16", lambda device: has_bf16 and device == cpu)
+    compiled = {name: each.precision for name, each in galip.precisions(cpu, True).items() if each.compile}
+    expected = {"ours, float32, compiled": "fp32"} | ({"ours, bfloat16, compiled": "bf16"} if has_bf16 else {})
+    assert compiled == expected
+    assert not any(each.compile for each in galip.precisions(cpu, False).values())
+
+
+def test_the_scales_of_galip_are_those_of_the_recipe(galip):
     assert galip.SCALES["paper"]() == GALIPConfig()
     recipe = load_recipe("galip_toy")
     encoders = dict.fromkeys(("text", "clip"), load_encoder("toy-clip"))
