@@ -147,6 +147,15 @@ def test_a_turn_of_every_variant_of_galip_is_timed_and_written(galip, tmp_path, 
     assert len(capsys.readouterr().out.splitlines()) >= len(names)
 
 
+def test_galip_is_timed_in_one_precision_alone(galip, tmp_path, monkeypatch):
+    monkeypatch.setattr(galip, "RESULTS", tmp_path)
+    arguments = ["--tiny", "--batch-size", "2", "--repeats", "1", "--precision", "fp32", "--name", "one"]
+    monkeypatch.setattr("sys.argv", ["benchmarks/galip.py", *arguments])
+    galip.main()
+    rows = json.loads((tmp_path / "one.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["plain", "plain, fakes seen twice", "ours, float32"]
+
+
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_galip_is_compiled_in_what_the_hardware_computes_in(galip, monkeypatch, has_bf16):
     cpu = torch.device("cpu")
