@@ -156,6 +156,16 @@ def test_galip_is_timed_in_one_precision_alone(galip, tmp_path, monkeypatch):
     assert [row["variant"] for row in rows] == ["plain", "plain, fakes seen twice", "ours, float32"]
 
 
+def test_the_page_shows_what_the_benchmark_of_galip_wrote():
+    name = "step_galip_toy_64px_nf16_batch32_compiled.json"
+    result = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    for row in result["rows"]:
+        numbers = f"{row['processor seconds']} | {row['median seconds']} | {row['against plain']:.2f}"
+        assert f"| {row['variant']} | {numbers} |" in page
+    assert f"results/{name}" in page and result["environment"]["command"] in page
+
+
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_galip_is_compiled_in_what_the_hardware_computes_in(galip, monkeypatch, has_bf16):
     cpu = torch.device("cpu")
