@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from step import RESULTS, OneBatch, Variant, measure, root_penalty, table
 from torch import Tensor
 
-from t2ilib.devices import this_process
+from t2ilib.devices import computes_in_bf16, this_process
 from t2ilib.files import write_json
 from t2ilib.models.galip import GALIP, GALIPConfig
 from t2ilib.models.layers import FusionUpBlock
@@ -41,6 +41,7 @@ TOY = {
 }
 SCALES = {"paper": GALIPConfig, "toy": lambda **changes: GALIPConfig(**{**TOY, **changes}), "tiny": GALIPConfig.tiny}
 Step = Callable[[int], dict[str, Tensor]]
+Maker = Callable[[], Step]
 
 
 class PlainUp(FusionUpBlock):
@@ -120,20 +121,25 @@ def ours(system: GALIP, source: OneBatch, settings: TrainingSettings) -> Step:
 
 
 def precisions(device: torch.device, compiled: bool) -> dict[str, TrainingSettings]:
-    """Return the settings of our variants; fp16, the released code's, only where there is a GPU."""
+    """Return the settings of our variants; fp16, the released code's, only where there is a GPU.
+
+    bfloat16 is compiled only where the hardware computes in it: elsewhere it takes many times as long anyway.
+    """
     found = {
         "ours, float32": TrainingSettings(precision="fp32"),
         "ours, bfloat16": TrainingSettings(precision="bf16"),
     }
     if compiled:
+        found["ours, float32, compiled"] = TrainingSettings(precision="fp32", compile=True)
+    if compiled and computes_in_bf16(device):
         found["ours, bfloat16, compiled"] = TrainingSettings(precision="bf16", compile=True)
     if device.type == "cuda":
         found["ours, float16"] = TrainingSettings(precision="fp16")
     return found
 
 
-def variants(config: GALIPConfig, device: torch.device, compiled: bool) -> dict[str, Callable[[], Step]]:
-    """Return what makes each variant, the plain steps first; all begin with the same weights."""
+def variants(config: GALIPConfig, device: torch.device, settings: dict[str, TrainingSettings]) -> dict[str, Maker]:
+    """Return what makes each variant, the plain steps first, then ours by name; all begin with the same weights."""
 
     def system() -> GALIP:
         torch.manual_seed(0)
@@ -144,12 +150,12 @@ def variants(config: GALIPConfig, device: torch.device, compiled: bool) -> dict[
         "plain": lambda: plain(system(), rows),
         "plain, fakes seen twice": lambda: plain(system(), rows, twice=True),
     }
-    for name, settings in precisions(device, compiled).items():
-        makers[name] = lambda settings=settings: ours(system(), shaped, settings)
+    for name, each in settings.items():
+        makers[name] = lambda each=each: ours(system(), shaped, each)
     return makers
 
 
-def built(make: Callable[[], Step], device: torch.device) -> tuple[Step, float | None]:
+def built(make: Maker, device: torch.device) -> tuple[Step, float | None]:
     """Make a variant, take two steps; return it and the most GiB that it had: None but on CUDA.
 
     A CPU's processes only know the most they ever had, which would be that of the variants before.
@@ -194,6 +200,7 @@ def chosen() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--repeats", type=int, default=10, help="turns that are timed")
     parser.add_argument("--compile", action="store_true", help="also through torch.compile: minutes more")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="ours in this one alone; default: all")
     parser.add_argument("--name", help="of the result file; default: from the sizes")
     parser.set_defaults(scale="paper")
     return parser.parse_args()
@@ -213,7 +220,10 @@ def main() -> None:
     given = {"image_size": options.size, "nf": options.nf, "batch_size": options.batch_size}
     config = SCALES[options.scale](**{name: size for name, size in given.items() if size is not None})
     rounds, memory = [], {}
-    for name, make in variants(config, device, options.compile).items():
+    settings = precisions(device, options.compile)
+    if options.precision:
+        settings = {name: each for name, each in settings.items() if each.precision == options.precision}
+    for name, make in variants(config, device, settings).items():
         step, memory[name] = built(make, device)
         rounds.append(Variant(name, Clocked(step), keeps_memory=not name.startswith("plain"), seconds=[]))
     measure(rounds, device, options.repeats, cycle=1)

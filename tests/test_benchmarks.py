@@ -147,11 +147,36 @@ def test_a_turn_of_every_variant_of_galip_is_timed_and_written(galip, tmp_path, 
     assert len(capsys.readouterr().out.splitlines()) >= len(names)
 
 
-def test_the_compiled_variant_of_galip_and_its_scales_are_those_of_the_recipe(galip):
+def test_galip_is_timed_in_one_precision_alone(galip, tmp_path, monkeypatch):
+    monkeypatch.setattr(galip, "RESULTS", tmp_path)
+    arguments = ["--tiny", "--batch-size", "2", "--repeats", "1", "--precision", "fp32", "--name", "one"]
+    monkeypatch.setattr("sys.argv", ["benchmarks/galip.py", *arguments])
+    galip.main()
+    rows = json.loads((tmp_path / "one.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["plain", "plain, fakes seen twice", "ours, float32"]
+
+
+def test_the_page_shows_what_the_benchmark_of_galip_wrote():
+    name = "step_galip_toy_64px_nf16_batch32_compiled.json"
+    result = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    for row in result["rows"]:
+        numbers = f"{row['processor seconds']} | {row['median seconds']} | {row['against plain']:.2f}"
+        assert f"| {row['variant']} | {numbers} |" in page
+    assert f"results/{name}" in page and result["environment"]["command"] in page
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_galip_is_compiled_in_what_the_hardware_computes_in(galip, monkeypatch, has_bf16):
     cpu = torch.device("cpu")
-    assert [name for name, settings in galip.precisions(cpu, True).items() if settings.compile] == [
-        "ours, bfloat16, compiled"
-    ]
+    monkeypatch.setattr(galip, "computes_in_bf16", lambda device: has_bf16 and device == cpu)
+    compiled = {name: each.precision for name, each in galip.precisions(cpu, True).items() if each.compile}
+    expected = {"ours, float32, compiled": "fp32"} | ({"ours, bfloat16, compiled": "bf16"} if has_bf16 else {})
+    assert compiled == expected
+    assert not any(each.compile for each in galip.precisions(cpu, False).values())
+
+
+def test_the_scales_of_galip_are_those_of_the_recipe(galip):
     assert galip.SCALES["paper"]() == GALIPConfig()
     recipe = load_recipe("galip_toy")
     encoders = dict.fromkeys(("text", "clip"), load_encoder("toy-clip"))
