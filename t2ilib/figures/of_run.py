@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2ilib import plots
-from t2ilib.errors import InputError
+from t2ilib.errors import InputError, one_line
 from t2ilib.figures import painted, recorded
 from t2ilib.models import SYSTEMS
 from t2ilib.provenance import commit, relative
@@ -13,6 +13,7 @@ from t2ilib.task import System
 from t2ilib.training import Run
 
 CAPTIONS = "samples/captions.txt"  # of a run's own grids: eight
+LARGEST = 1e30  # number that a chart draws
 SHEET, WAYS = 6, 4  # columns of the sheet, rows of ways
 
 
@@ -23,8 +24,12 @@ def draw(folder: str | Path, out: str | Path | None = None) -> Iterator[Path]:
     manifest. Captions are those of the run's own grids. Runs from before D was recorded have no scores. InputError for
     a folder that is no finished run of a system.
     """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no run folder; name one that t2i train has written")
     run, built_from = Run.open(folder), commit()
     out, by = Path(out or run.folder / "figures"), f"t2i figures --run {relative(run.folder)}"
+    if out.resolve() == (run.folder / "results").resolve():
+        raise InputError(f"{out}: holds what evaluations found; name another folder for the figures")
     records, captions = _finished(run)
     weights = run.newest_whole()[2]
     sampler = load_sampler(weights)
@@ -34,8 +39,7 @@ def draw(folder: str | Path, out: str | Path | None = None) -> Iterator[Path]:
 
     told = run.folder / "records.jsonl"
     yield save("curves", recorded.losses(records), told)
-    if "D_real" in records[0]:
-        watched = [{"images": one["images"], **recorded.watched(one)} for one in records]
+    if watched := [{"images": one["images"], **recorded.watched(one)} for one in records if "D_real" in one]:
         yield save("scores", recorded.said(watched, type(sampler.system).verdict is not System.verdict), told)
     for name, sheet in {
         "sheet": painted.sheet(sampler, captions[:SHEET], weights),
@@ -55,8 +59,22 @@ def _finished(run: Run) -> tuple[list[dict], list[str]]:
     if done < recipe.training.steps:
         told = f"{done} of {recipe.training.steps} steps are done"
         raise InputError(f"{run.folder}: no finished run ({told}); go on with it: t2i resume {run.folder}")
+    _check(records, run.folder / "records.jsonl")
     lines = kept.read_text(encoding="utf-8", errors="replace").splitlines() if kept.is_file() else []
     captions = [line.strip() for line in lines if line.strip()]
     if len(captions) < 2:
         raise InputError(f"{kept}: {len(captions)} captions; write there those to draw, one per line, two or more")
     return records, captions
+
+
+def _check(records: list[dict], path: Path) -> None:
+    """Raise InputError for records that cannot be drawn: without losses, or with what is no number."""
+    remedy = "the checkpoints are sound, but only records can be drawn: train the run anew"
+    for number, record in enumerate(records, 1):
+        terms = {key: value for key, value in record.items() if "/" in key and not key.startswith("metric/")}
+        if number == 1 and not terms:
+            raise InputError(f"{path}: line 1 has no loss; {remedy}")
+        seen = {key: record.get(key) for key in recorded.WATCHED} if record.keys() & recorded.WATCHED.keys() else {}
+        for key, value in {"step": record["step"], "images": record.get("images"), **terms, **seen}.items():
+            if type(value) not in (int, float) or abs(value) > LARGEST:
+                raise InputError(f"{path}: line {number}: {key} = {one_line(repr(value))} is no number; {remedy}")

@@ -19,6 +19,7 @@ KEPT = {"toy FD": "toy_fd", "attribute accuracy": "attribute_accuracy", "CLIP sc
 KEPT |= {"R-precision": "r_precision", "diversity": "diversity"}
 TERMS = {"attribute accuracy": "attribute_accuracy", "composition": "composition", "toy FD": "toy_fd"}
 OLDER = "older measures"  # how charts call what an earlier version of the measures found
+WATCHED = {"D_real": "D(x)", "D_fake": "D(G(z))", "D_mismatched": "D(x, wrong caption)"}  # entry of a record -> title
 Record = Mapping[str, float]
 
 
@@ -104,7 +105,7 @@ SCORES: dict[str, Callable[[Record], dict[str, float]]] = {  # run -> what its r
 
 def watched(record: Record) -> dict[str, float]:
     """Return the means of D that a record holds, all of one batch and one state of the discriminator."""
-    return {"D(x)": record["D_real"], "D(G(z))": record["D_fake"], "D(x, wrong caption)": record["D_mismatched"]}
+    return {title: record[key] for key, title in WATCHED.items()}
 
 
 def scores(run: str, name: str) -> None:

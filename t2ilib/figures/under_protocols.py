@@ -25,7 +25,8 @@ TITLES = {  # of columns; other metrics' are their names
     **{"lpips": "LPIPS", "ssim": "SSIM", "topiq": "TOPIQ"},
 }
 SEEN = ("metric", "pictures", "seen through", "resize", "reference")
-TOLD = ("about", "n", "seed", "truncation", "side", "candidates", "seconds")  # what a table says of its numbers
+# what a table says of its numbers
+TOLD = ("about", "n", "seed", "truncation", "side", "candidates", "seconds", "commit", "torch", "hardware")
 OWN = (  # what belongs to a system or to one measurement of it; all else a protocol's results have in common
     *("system", "step", "weights", "weights_sha256", "text_encoder", "painted_side"),
     *("seconds", "processes", "batch_size", "command", "commit", "hardware", "python", "torch", "date"),

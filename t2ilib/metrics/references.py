@@ -7,7 +7,7 @@ that it depends on: the pictures' bytes, the extractor, its resize, the augmenta
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from t2ilib.weights import digest, save_tensors
 FOLDER = DATA / "references"
 VERSION = 1
 KNOWN = "reference"  # the entry of a file's metadata with what its key was made of
-NAMES = {"mean", "covariance", "count", "features"}
+DTYPES = {"mean": torch.float64, "covariance": torch.float64, "count": torch.int64, "features": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def reference_of(
     if folder is None:
         return _computed(batches, extractor, details, kept)
     path, key = _place(folder, details)
-    found = _read(path, key, NAMES)
+    found = _read(path, key, DTYPES.keys())
     if found is not None and found["mean"].shape == (extractor.size,):
         moments = found["mean"].numpy(), found["covariance"].numpy()
         return Reference(*moments, int(found["count"]), found["features"], details)
@@ -193,7 +193,7 @@ def _write(path: Path, tensors: dict[str, Tensor], key: str) -> None:
         warn(error)
 
 
-def _read(path: Path, key: str, names: set[str]) -> dict[str, Tensor] | None:
+def _read(path: Path, key: str, names: Set[str]) -> dict[str, Tensor] | None:
     """Return what the file holds; None, with a warning where it is damaged or another's."""
     if not path.is_file():
         return None
@@ -203,7 +203,8 @@ def _read(path: Path, key: str, names: set[str]) -> dict[str, Tensor] | None:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError):
         metadata, tensors = {}, {}
-    if tensors.keys() == names and metadata.get(KNOWN) == key and metadata.get("sha256") == digest(tensors, key):
+    whole = tensors.keys() == names and all(value.dtype == DTYPES[name] for name, value in tensors.items())
+    if whole and metadata.get(KNOWN) == key and metadata.get("sha256") == digest(tensors, key):
         return tensors
     warn(f"{path}: damaged; the reference is computed anew")
     return None

@@ -1,5 +1,6 @@
 """Result files: a number together with everything one needs to reproduce it or to refuse a comparison."""
 
+import math
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ from t2ilib.metrics.evaluate import VERSION
 from t2ilib.provenance import environment
 
 NONE = "no whole results file"
+PLACES = "intervals", "chance", "one_colour", "real"  # entries of metrics that hold what stands beside the numbers
 
 
 def write_result(folder: str | Path, metrics: Mapping, protocol: Mapping, command: str | None = None) -> Path:
@@ -56,13 +58,17 @@ def read_result(path: str | Path) -> dict:
         "step": (int, type(None)),
         "reference_split": (str, list),
         "date": (str, type(None)),
+        "measures": (dict, type(None)),
+        "seconds": (int, float, type(None)),
     }
     for key, kind in kinds.items():
         if not isinstance(protocol.get(key), kind):
             raise InputError(f"{path}: {NONE} ({key} = {one_line(repr(protocol.get(key)))}); {remedy}")
     if not all(isinstance(name, str) for name in protocol["reference_split"]):
         raise InputError(f"{path}: {NONE} (reference_split holds what is no name); {remedy}")
-    if bad := _odd(metrics):
+    odd = [name for name in PLACES if not isinstance(metrics.get(name), dict | None)]
+    odd += [name for name, value in metrics.items() if isinstance(value, list)]  # bounds stand beside a number
+    if bad := next(iter(odd), None) or _odd(metrics):
         raise InputError(f"{path}: {NONE} (metrics.{one_line(bad)} is no number); {remedy}")
     return found
 
@@ -74,9 +80,9 @@ def _odd(metrics: Mapping[str, Any]) -> str | None:
             if (inner := _odd(value)) is not None:
                 return f"{name}.{inner}"
         elif isinstance(value, list):
-            if len(value) != 2 or not all(isinstance(bound, int | float) for bound in value):
+            if len(value) != 2 or not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in value):
                 return name
-        elif not isinstance(value, int | float | None):
+        elif not isinstance(value, int | float | None) or not math.isfinite(value or 0):
             return name
     return None
 
@@ -116,7 +122,7 @@ def table(path: str | Path) -> list[str]:
     metrics, protocol = found["metrics"], found["protocol"]
     rows = []
     for name in (
-        *(name for name in metrics if name not in ("intervals", "chance", "real", "one_colour")),
+        *(name for name in metrics if name not in PLACES),
         "composition",
     ):
         value, bounds = entry(metrics, name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.font_manager import findfont, get_font
 from PIL import Image, ImageDraw
 
 from t2ilib.errors import InputError
@@ -16,6 +17,7 @@ from t2ilib.plots.style import DPI, STYLE, WIDTH, Plot, png_bytes
 
 SHOWN, PER_PIXEL = 22_000, 0.06  # bytes that a sheet may take in a notebook, which holds several; more if it is large
 FRAME = "#e6009f"  # a colour that no toy bird has
+LONGEST = 240  # letters of a caption that a sheet shows
 QUALITIES = (75, 60, 50, 40, 32, 25, 20, 16, 12)  # of JPEG, the best that fits is taken
 
 
@@ -137,4 +139,12 @@ def _footer(texts: Sequence[str]) -> float:
 def _wrapped(captions: Sequence[str], cell: float, letters: int = 21) -> list[str]:
     """Break captions into lines that fit `cell` inches, at so many letters an inch; words stay whole."""
     width = max(int(cell * letters), 12)
-    return [textwrap.fill(caption, width, break_long_words=False, break_on_hyphens=False) for caption in captions]
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return [textwrap.fill(_legible(caption), width, **options) for caption in captions]
+
+
+def _legible(caption: str) -> str:
+    """Return a caption cut to `LONGEST` letters, with a square for each that the font does not have."""
+    known = get_font(findfont(STYLE["font.family"])).get_charmap()
+    told = caption if len(caption) <= LONGEST else caption[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return "".join(letter if ord(letter) in known or letter.isspace() else "\N{WHITE SQUARE}" for letter in told)

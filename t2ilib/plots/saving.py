@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from t2ilib.files import ROOT, atomic, sha256, write_json, write_text
+from t2ilib.errors import InputError
+from t2ilib.files import ROOT, atomic, read_json, sha256, write_json, write_text
 from t2ilib.plots.pictures import Sheet
 from t2ilib.plots.style import Plot, encoded, pdf_bytes, png_bytes
 from t2ilib.provenance import commit, relative
@@ -71,10 +71,10 @@ def enter(
 ) -> None:
     """Enter files `written` to `folder` into its manifest: command, commit, sources and files with their SHA-256.
 
-    An entry that would differ by its commit alone stays as it is: the figure is the same.
+    An entry that would differ by its commit alone stays as it is: the figure is the same. InputError for a damaged one.
     """
     path = Path(folder) / MANIFEST
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entries = manifest(folder) if path.is_file() else {}
     entry = {
         "by": by,
         "commit": built_from or commit(),
@@ -84,6 +84,15 @@ def enter(
     }
     if {**entries.get(name, {}), "commit": entry["commit"]} != entry:
         write_json(path, dict(sorted({**entries, name: entry}.items())))
+
+
+def manifest(folder: str | Path) -> dict[str, dict]:
+    """Return the entries of a folder's manifest by name; InputError where it is damaged."""
+    path, remedy = Path(folder) / MANIFEST, "remove it, and draw the folder's figures again"
+    entries = read_json(path, remedy)
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise InputError(f"{path}: damaged (no mapping of entries by name); {remedy}")
+    return entries
 
 
 def write_rows(path: str | Path, rows: Rows) -> Path:

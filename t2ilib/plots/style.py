@@ -33,6 +33,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "text.color": INK,
+    "text.parse_math": False,  # a caption may hold what matplotlib takes for a formula
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 0,

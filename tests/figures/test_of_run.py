@@ -94,3 +94,62 @@ def test_what_is_no_finished_run_is_named_before_anything_is_drawn(run, tmp_path
     (run / "config.yaml").write_text(config)
     (run / "samples" / "captions.txt").write_text("a red bird.\na blue bird.\n")
     refused("checkpoint", "--run", str(run))
+
+
+def test_any_caption_is_drawn_as_it_is_written(run, tmp_path, recwarn):
+    captions = [r"a $\frac{1 bird$ for $5", "a \N{BIRD} and a red\tone", "a red bird. " * 1000, "a blue bird."]
+    (run / "samples" / "captions.txt").write_text("\n".join(captions), encoding="utf-8")
+    list(of_run.draw(run, tmp_path / "out"))
+    assert [row["caption"] for row in plots.read_rows(tmp_path / "out" / "sheet.csv")][:4] == [
+        c.strip() for c in captions
+    ]
+    assert not [told for told in recwarn if "Glyph" in str(told.message)]
+
+
+def test_runs_that_did_not_always_record_d_show_what_they_have(run, tmp_path):
+    first, *rest = Run(run).records()
+    older = {key: value for key, value in first.items() if key[:2] != "D_"}
+    (run / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (older, *rest)))
+    list(of_run.draw(run, tmp_path / "out"))
+    rows = plots.read_rows(tmp_path / "out" / "scores.csv")
+    assert {float(row["images"]) for row in rows} == {one["images"] for one in rest}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"images": {}}, "line 2: images = {} is no number"),
+        ({"generator/l1": "x"}, "line 2: generator/l1 = 'x' is no number"),
+        ({"discriminator/real": None}, "line 2: discriminator/real = None is no number"),
+        ({"D_fake": None}, "line 2: D_fake = None is no number"),
+        ({"step": 10**400}, "is no number"),
+    ],
+)
+def test_records_that_cannot_be_drawn_are_named(run, tmp_path, change, told):
+    rows = Run(run).records()
+    rows[1] |= change
+    (run / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with pytest.raises(InputError) as raised:
+        list(of_run.draw(run, tmp_path / "out"))
+    assert "records.jsonl" in str(raised.value) and told in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_without_losses_and_folders_that_are_none_are_named(run, tmp_path):
+    path = run / "checkpoints" / "step_00000003.safetensors"
+    with pytest.raises(InputError, match=r"step_00000003.safetensors: no run folder"):
+        list(of_run.draw(path))
+    with pytest.raises(InputError, match="results: holds what evaluations found"):
+        list(of_run.draw(run, run / "samples" / ".." / "results"))
+    rows = [{key: value for key, value in one.items() if "/" not in key} for one in Run(run).records()]
+    (run / "records.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    with pytest.raises(InputError, match=r"records.jsonl: line 1 has no loss"):
+        list(of_run.draw(run, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("content", ["not json", "[1]", '{"curves": 3}'])
+def test_a_damaged_manifest_is_named(run, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"manifest.json: damaged .*; remove it"):
+        list(of_run.draw(run, tmp_path / "out"))

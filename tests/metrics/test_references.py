@@ -99,7 +99,14 @@ def undigested(path):
     save_file(load_file(path), path)
 
 
-@pytest.mark.parametrize("harm", [cut, emptied, changed, foreign, undigested])
+def relabelled(path):
+    """Numbers of another kind in the same bytes, of which the digest knows nothing."""
+    content = path.read_bytes()
+    assert b'"F32"' in content
+    path.write_bytes(content.replace(b'"F32"', b'"I32"'))
+
+
+@pytest.mark.parametrize("harm", [cut, emptied, changed, foreign, undigested, relabelled])
 def test_a_damaged_file_is_computed_anew(birds, tmp_path, caplog, harm):
     look = Counted()
     first = dataset_reference(birds, look, folder=tmp_path)

@@ -5,7 +5,7 @@ import pytest
 
 from t2ilib.errors import InputError
 from t2ilib.files import ROOT
-from t2ilib.metrics.results import check_folder, table, write_result
+from t2ilib.metrics.results import check_folder, read_result, table, write_result
 from t2ilib.provenance import commit, hardware, relative, sanitised_command, versions
 
 
@@ -76,3 +76,27 @@ def test_a_folder_that_nobody_may_write_to_is_named_first(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
     with pytest.raises(InputError, match="Permission denied; name another folder"):
         check_folder(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"metrics": {"toy_fd": [1, 2]}}, "metrics.toy_fd is no number"),
+        ({"metrics": {"toy_fd": float("nan")}}, "metrics.toy_fd is no number"),
+        ({"metrics": {"intervals": {"toy_fd": [1, float("inf")]}}}, "metrics.intervals.toy_fd is no number"),
+        ({"metrics": {"intervals": [1, 2]}}, "metrics.intervals is no number"),
+        ({"metrics": {"real": 3}}, "metrics.real is no number"),
+        ({"protocol": {"seconds": "x"}}, "seconds = 'x'"),
+        ({"protocol": {"measures": 3}}, "measures = 3"),
+    ],
+)
+def test_what_no_evaluation_writes_is_named(tmp_path, change, told):
+    path = write_result(tmp_path, {"toy_fd": 1.0, "real": None}, {"reference_split": "test"})
+    found = json.loads(path.read_text())
+    assert read_result(path) == found
+    for key, values in change.items():
+        found[key] |= values
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError) as raised:
+        read_result(path)
+    assert path.name in str(raised.value) and told in str(raised.value)
