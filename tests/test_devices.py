@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,20 @@ def test_peak_memory_is_what_was_taken_not_what_is_held():
 def test_peak_memory_where_the_system_does_not_say(monkeypatch):
     monkeypatch.setattr(devices, "resource", None)
     assert devices.peak_memory(torch.device("cpu")) == 0
+
+
+def test_peak_memory_of_an_accelerator_is_the_most_that_tensors_had(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 20)
+    assert devices.peak_memory(torch.device("cuda")) == 3
+
+
+@pytest.mark.parametrize(("system", "counted"), [("Darwin", 5 << 20), ("Linux", 5 << 10)])
+def test_peak_memory_is_counted_in_the_system_s_unit(system, counted, monkeypatch):
+    used = SimpleNamespace(ru_maxrss=counted)
+    monkeypatch.setattr(devices, "resource", SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: used))
+    monkeypatch.setattr(platform, "system", lambda: system)
+    assert devices.peak_memory(torch.device("cpu")) == 5
 
 
 def test_one_answer_for_bf16_on_this_processor():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 
 import pytest
 from PIL import Image
@@ -10,8 +11,9 @@ from typer.testing import CliRunner
 from t2ilib import experiment, files, plots
 from t2ilib.cli import app
 from t2ilib.errors import InputError
-from t2ilib.figures import of_run
+from t2ilib.figures import of_run, recorded
 from t2ilib.files import sha256
+from t2ilib.sampling import load_sampler
 from t2ilib.training import Run, load_recipe
 
 TINY = {
@@ -74,6 +76,15 @@ def test_a_run_from_before_d_was_recorded_has_no_scores(run, tmp_path):
     assert drawn == [tmp_path / "out" / f"{name}.png" for name in ("curves", *SHEETS)]
     assert not (run / "figures").exists()
     assert len(plots.read_rows(tmp_path / "out" / "text_ways.csv")) == 8  # one pair of three captions
+
+
+@pytest.mark.parametrize(("name", "probability"), [("gancls_toy", True), ("wgan_toy", False), ("dfgan_toy", False)])
+def test_what_d_says_is_a_probability_where_its_system_says_so(name, probability, run, tmp_path, monkeypatch):
+    told, said = [], recorded.said
+    monkeypatch.setattr(of_run, "load_sampler", lambda weights: load_sampler(name, "cpu"))
+    monkeypatch.setattr(recorded, "said", lambda records, of: told.append(of) or said(records, of))
+    list(islice(of_run.draw(run, tmp_path / "out"), len(CHARTS)))
+    assert told == [probability]
 
 
 def test_what_is_no_finished_run_is_named_before_anything_is_drawn(run, tmp_path):

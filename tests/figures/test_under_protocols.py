@@ -83,6 +83,13 @@ def test_cells_are_those_of_the_results(folder):
     assert rows[5]["weights_sha256"] == "second" and rows[5]["source"] == "b.json"
 
 
+def test_truncated_noise_is_told(folder):
+    put(folder, "b", made_up("second", 40, truncation=0.88))
+    put(folder, "a", made_up("first", 20, truncation=0.88))
+    under_protocols.write("protocols")
+    assert "seed 4, noise cut at 2 sigma and scaled by 0.88, 32 pixels" in (folder / "protocols.md").read_text()
+
+
 def test_another_protocol_has_a_table_of_its_own(folder):
     put(folder, "c", made_up("first", 30, protocol="larger", about="A larger one.", n=800))
     under_protocols.write("protocols")
@@ -102,6 +109,14 @@ OTHER = made_up("third", 9)["protocol"]["measures"]["kid"]
         ({"seed": 5}, "seed = 5, and 4 in a.json"),
         ({"n": 81}, "n = 81, and 80 in a.json"),
         ({"truncation": 0.8}, "truncation = 0.8, and None in a.json"),
+        ({"about": "Another."}, "about = Another., and A small one. in a.json"),
+        ({"side": 64}, "side = 64, and 32 in a.json"),
+        ({"candidates": 100}, "candidates = 100, and 10 in a.json"),
+        ({"extractor": "judge-2"}, "extractor = judge-2, and judge-1 in a.json"),
+        ({"resize": "64 px"}, "resize = 64 px, and 32 px in a.json"),
+        ({"reference_split": ["train"]}, r"reference_split = \['train'\], and \['test'\] in a.json"),
+        ({"reference_count": 91}, "reference_count = 91, and 90 in a.json"),
+        ({"clip_score": "10 x cosine"}, "clip_score = 10 x cosine, and 100 x cosine by a CLIP in a.json"),
         ({"judge_encoder": "ef56"}, "judge_encoder = ef56, and cd34 in a.json"),
         ({"something_new": 1}, "something_new = 1, and None in a.json"),
         ({"measures": {"kid": {**OTHER, "resize": "clean"}}}, "measure kid = .*'clean'"),
@@ -127,7 +142,10 @@ def test_a_system_stands_once_in_a_table(folder):
         under_protocols.write("protocols")
 
 
-@pytest.mark.parametrize("key", ["protocol", "weights", "seed", "about"])
+TOLD = ("about", "n", "seed", "truncation", "side", "candidates", "seconds")
+
+
+@pytest.mark.parametrize("key", ["protocol", "weights", *TOLD])
 def test_a_result_that_does_not_say_what_it_is_of_is_named(key, folder):
     result = made_up("third", 9)
     del result["protocol"][key]

@@ -40,6 +40,12 @@ def test_an_attribute_that_no_caption_mentions_is_left_out(attributes):
     assert list(result["attributes"]) == ["bottom"] and result["mentioned"] == 1 and result["count"] == 1
 
 
+def test_an_attribute_that_is_never_right_stands_with_0(attributes):
+    result = accuracy_of(PREDICTED, [{"top": "light"}, {"top": "dark"}], attributes)
+    assert list(result["attributes"]) == ["top"] and result["mentioned"] == 0
+    assert result["attributes"]["top"]["accuracy"] == 0 and result["attributes"]["top"]["count"] == 2
+
+
 def test_shares_are_those_of_each_caption_and_their_mean_is_the_accuracy(attributes):
     told = [{"top": "dark"}, {"top": "dark", "bottom": "grey"}]
     shares = shares_of(PREDICTED, told, attributes)

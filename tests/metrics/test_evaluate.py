@@ -3,6 +3,7 @@
 import gc
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,6 +205,8 @@ def test_the_unit_of_diversity_is_the_spread_of_real_pictures(dataset):
     half = replace(dataset, images=(dataset.images // 2 + 64).astype(np.uint8))
     whole, shrunk = (evaluate(deaf(), data, ColourEncoder(), settings=SETTINGS)["metrics"] for data in (dataset, half))
     assert shrunk["diversity"] == pytest.approx(2 * whole["diversity"], rel=0.02)
+    (low, high), wide = whole["intervals"]["diversity"], shrunk["intervals"]["diversity"]
+    assert low < whole["diversity"] < high and wide == pytest.approx([2 * low, 2 * high], rel=0.02)
 
 
 def test_of_many_real_pictures_some_give_the_unit(dataset, monkeypatch):
@@ -350,6 +353,15 @@ def test_other_pictures_and_other_eyes_look_again(dataset, tmp_path):
     reader.encode = lambda captions: Text(torch.zeros(len(captions), 3))
     first, again = (evaluate(deaf(), birds, reader, judge, SETTINGS, folder=tmp_path)["metrics"] for _ in range(2))
     assert first == again and any(path.name.startswith("toy-judge-") for path in tmp_path.iterdir())
+
+
+def test_features_of_another_device_have_a_file_of_their_own():
+    """They differ in their last bits; cards of one kind agree."""
+    cpu, meta, first, second = (
+        module._looking((None, ColourEncoder()), SimpleNamespace(device=torch.device(name)), SETTINGS)
+        for name in ("cpu", "meta", "cuda:0", "cuda:1")
+    )
+    assert cpu != meta != first == second != cpu
 
 
 def test_too_few_pictures_give_no_distance(dataset):

@@ -5,7 +5,7 @@ from small import SIZE, extractor, network, pictures
 from t2ilib.data.toy import toy_birds
 from t2ilib.encoders import load_encoder
 from t2ilib.errors import InputError
-from t2ilib.metrics.extractors import ClipExtractor, Custom, JudgeExtractor, Shared, look
+from t2ilib.metrics.extractors import ClipExtractor, Custom, JudgeExtractor, ReleasedView, Shared, look
 from t2ilib.metrics.judge import Judge, JudgeConfig
 from t2ilib.pictures import to_float, to_uint8
 
@@ -47,6 +47,26 @@ def test_a_clip_gives_its_image_features(birds):
     assert torch.allclose(found(images).features, clip.encode_images(images), atol=1e-5)
     assert found.name.startswith(f"{clip.name}-{clip.fingerprint[:12]}") and str(clip.image_size) in found.resize
     assert look(found, images).features.shape == (len(birds), found.size)
+
+
+class Shown:
+    """A CLIP that answers with what it is shown."""
+
+    name, fingerprint, image_size, sentence_dim, word_dim = "shown", "ab12", 2, 12, None
+
+    def to(self, device):
+        return self
+
+    def encode_images(self, images):
+        return images
+
+
+def test_the_released_view_takes_the_nearest_pixels_on_any_device():
+    view, images = ReleasedView(Shown()), pictures(3, side=5)
+    picked = images[:, :, [0, 2]][:, :, :, [0, 2]]  # of pixels 0 to 4 those at 0 * 5 / 2 and 1 * 5 / 2
+    assert torch.equal(view.encode_images(images), picked / 2 + 0.5)
+    assert view.fingerprint == view.to("cpu").fingerprint == "ab12+released"
+    assert torch.equal(view.to("cpu").encode_images(images), picked / 2 + 0.5)
 
 
 def test_metrics_share_one_look():

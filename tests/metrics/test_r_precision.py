@@ -71,6 +71,12 @@ def test_the_chance_of_a_clip_score_is_that_beside_the_next_other_caption():
     assert clip_chance(images, texts, ["a"] * 3) is None
 
 
+def test_the_next_other_caption_may_be_several_rows_behind(features):
+    images, texts = features[:5], features[5:10]
+    expected = clip_score(images, texts[[3, 3, 3, 4, 0]])
+    assert clip_chance(images, texts, ["a", "a", "a", "b", "c"]) == pytest.approx(expected)
+
+
 def test_the_chance_of_a_perfect_painter_is_what_captions_have_in_common(features):
     shifted = features + 1  # all captions point the same way a little
     unit = shifted / np.linalg.norm(shifted, axis=1, keepdims=True)

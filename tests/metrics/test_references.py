@@ -10,6 +10,7 @@ from small import SIZE, Custom, extractor, features, fill, network, pictures
 from t2ilib.data.captioned import CaptionedImages
 from t2ilib.data.toy import toy_birds
 from t2ilib.errors import InputError
+from t2ilib.metrics import references
 from t2ilib.metrics.drawing import Team
 from t2ilib.metrics.fid import Fid
 from t2ilib.metrics.kid import Kid
@@ -145,6 +146,14 @@ def test_features_are_kept_whole_to_the_last_bit(birds, tmp_path, caplog, harm):
         if harm and len(looks) == 1:
             harm(next(tmp_path.iterdir()))
     assert len(looks) == (1 if harm is None else 2) and ("damaged" in caplog.text) == (harm is not None)
+
+
+def test_features_of_an_earlier_version_are_not_read(birds, tmp_path, monkeypatch):
+    rows, looks = features(to_float(birds.images)).numpy(), []
+    for version in (1, 2, 2):
+        monkeypatch.setattr(references, "VERSION", version)
+        features_of(birds.images, lambda: looks.append(references.VERSION) or rows, {"extractor": "small"}, tmp_path)
+    assert looks == [1, 2] and len(list(tmp_path.iterdir())) == 2
 
 
 def test_of_a_team_all_look_where_one_has_no_file(birds, tmp_path, monkeypatch):

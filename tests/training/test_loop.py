@@ -64,13 +64,30 @@ def test_a_record_shows_what_the_discriminator_says_of_the_last_batch():
     assert records[-1]["peak_memory"] > 50
 
 
+@pytest.mark.parametrize(("precision", "half"), [("fp32", False), ("bf16", True)])
+def test_what_is_watched_is_computed_in_the_run_s_precision(precision, half):
+    told = []
+
+    class Asked(Small):
+        def watch(self, batch, prepared):
+            told.append(torch.is_autocast_enabled(batch.images.device.type))
+            return super().watch(batch, prepared)
+
+    Trainer(Asked(), replace(SETTINGS, precision=precision)).step(0, SmallBatches(), watch=True)
+    assert told == [half]
+
+
 def test_watching_leaves_no_trace():
-    """The discriminator keeps its running statistics, which every look in training mode would move."""
+    """Both networks keep their running statistics, which every look in training mode would move."""
 
     class Normed(Small):
         def __init__(self):
             super().__init__()
             self.discriminator = nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 1))
+
+        def watch(self, batch, prepared):
+            self.fakes(batch.text, torch.ones_like(batch.text.sentence))  # paints once more, which the step does not
+            return super().watch(batch, prepared)
 
     def trained(watch):
         torch.manual_seed(0)
